@@ -1,0 +1,187 @@
+"""Every metric, event and attribute that travels: its name, type, unit and meaning.
+
+OpenTelemetry semantic conventions where they exist, ours where they do not. Code, docs and dashboards
+take names from here, and tests hold them to it. Ray's own Prometheus families keep the names that Ray
+gives them (``ray_*``) and are not listed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A series' name. `kind` is ``gauge`` or ``sum`` (cumulative, monotonic); `unit` is UCUM."""
+
+    name: str
+    kind: str
+    unit: str
+    meaning: str
+    attributes: tuple[str, ...] = ()
+
+
+class Event(NamedTuple):
+    """A log record with an ``event_name``.
+
+    Attributes:
+        subject: kind of the entity in attribute ``misstep.entity``; empty where there is none.
+        states: what attribute ``misstep.state`` can say.
+        body: what the record's body holds.
+        relates: ``(from attribute, relation, to attribute)``: both attributes hold ``kind/id``, and the
+            store derives an interval of that relation which begins with the event.
+        ends: states in which the subject ceases to exist, and its relations with it.
+    """
+
+    name: str
+    subject: str
+    meaning: str
+    states: tuple[str, ...] = ()
+    body: str = "text"
+    relates: tuple[tuple[str, str, str], ...] = ()
+    ends: tuple[str, ...] = ()
+
+
+# -- attributes -----------------------------------------------------------------------------------
+SESSION = "misstep.session"  # site/kind/name/started
+ENTITY = "misstep.entity"  # kind/id of what the record is about
+STATE = "misstep.state"
+EVENT_ID = "misstep.event.id"  # hex; a second record with the same id is a copy
+SOURCE = "misstep.source"  # which probe read it
+NODE_ENTITY = "misstep.node"  # kind/id of the node that the subject runs on
+PROCESS_ENTITY = "misstep.process"
+WORKER_ENTITY = "misstep.worker"
+ACTOR_ENTITY = "misstep.actor"
+JOB_ENTITY = "misstep.job"
+PARENT_ENTITY = "misstep.parent"
+
+HOST_ID = "host.id"
+HOST_NAME = "host.name"
+SERVICE = "service.name"
+AGENT = "misstep.agent"
+
+PID = "process.pid"
+PROCESS_START = "process.start_ticks"  # clock ticks since boot, /proc/<pid>/stat field 22
+COMMAND = "process.command_line"
+PROCESS_TITLE = "process.title"  # argv[0] as the process shows it now, for example ray::tokenize
+EXIT_CODE = "process.exit.code"
+EXIT_SIGNAL = "process.exit.signal"  # name, for example SIGSEGV
+
+RAY_SESSION_NAME = "ray.session.name"
+RAY_TASK = "ray.task.id"
+RAY_ATTEMPT = "ray.task.attempt"
+RAY_TASK_NAME = "ray.task.name"
+RAY_JOB = "ray.job.id"
+RAY_ACTOR = "ray.actor.id"
+RAY_ACTOR_CLASS = "ray.actor.class"
+RAY_WORKER = "ray.worker.id"
+RAY_NODE = "ray.node.id"
+RAY_NODE_NAME = "ray.node.name"
+RAY_ERROR_TYPE = "ray.error.type"
+RAY_EXIT_TYPE = "ray.worker.exit_type"
+RAY_SUBMISSION = "ray.submission.id"
+
+FILE_PATH = "log.file.path"
+FILE_OFFSET = "log.file.offset"  # bytes, where the line begins
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_MESSAGE = "exception.message"
+EXCEPTION_STACK = "exception.stacktrace"
+
+SOURCE_REASON = "misstep.source.reason"
+SOURCE_REMEDY = "misstep.source.remedy"
+DROPPED = "misstep.dropped"  # how many records or points a gap swallowed
+DROPPED_KIND = "misstep.dropped.kind"
+
+_PROCESS = (ENTITY, PID, PROCESS_START)
+
+METRICS = (
+    Metric("system.cpu.time", "sum", "s", "CPU time of the host by state", ("cpu.mode",)),
+    Metric("system.memory.limit", "gauge", "By", "memory of the host"),
+    Metric("system.memory.usage", "gauge", "By", "memory by state: used is limit minus available", ("system.memory.state",)),
+    Metric("system.pressure.stall.time", "sum", "s", "time in which tasks stood still for want of a resource (PSI total)", ("resource", "stall")),
+    Metric("system.disk.io", "sum", "By", "bytes read and written", ("system.device", "disk.io.direction")),
+    Metric("system.disk.io_time", "sum", "s", "time the device was busy", ("system.device",)),
+    Metric("system.filesystem.usage", "gauge", "By", "bytes by state of the filesystem", ("system.filesystem.mountpoint", "system.filesystem.state")),
+    Metric("system.network.io", "sum", "By", "bytes received and sent", ("network.interface.name", "network.io.direction")),
+    Metric("system.network.errors", "sum", "{error}", "errors of an interface", ("network.interface.name", "network.io.direction")),
+    Metric("process.memory.usage", "gauge", "By", "resident memory of a workload process", _PROCESS),
+    Metric("process.cpu.time", "sum", "s", "CPU time of a workload process, user and system", _PROCESS),
+    Metric("process.state", "gauge", "1", "1 for the state letter of /proc/<pid>/stat that the attribute names", (*_PROCESS, "process.state")),
+    Metric("cgroup.memory.usage", "gauge", "By", "memory charged to a workload's cgroup", ("cgroup",)),
+    Metric("cgroup.memory.limit", "gauge", "By", "the cgroup's limit", ("cgroup",)),
+    Metric("misstep.agent.spool.usage", "gauge", "By", "bytes that wait for the collector"),
+    Metric("misstep.agent.dropped", "sum", "{record}", "records and points that the agent had to drop", (DROPPED_KIND,)),
+    Metric("misstep.agent.cpu.time", "sum", "s", "CPU time of the agent itself"),
+    Metric("misstep.agent.memory.usage", "gauge", "By", "resident memory of the agent itself"),
+    Metric("misstep.probe.duration", "gauge", "s", "wall time of a probe's last reading", (SOURCE,)),
+)  # fmt: skip
+
+EVENTS = (
+    Event("session.start", "session", "a cluster or job was found; attributes tell version, folder, addresses"),
+    Event("session.end", "session", "a cluster or job is over; the body says how we know", ("ended", "lost")),
+    Event(
+        "source.state", "host",
+        "whether a source of evidence could be read since the last such record; repeated each 30 s and at each change",
+        ("ok", "unsupported", "failing", "off"),
+    ),
+    Event("agent.gap", "host", "records or points that were dropped or could not be read, with their number", body="reason"),
+    Event("process.start", "process", "a workload process was seen first", relates=((ENTITY, "runs_on", NODE_ENTITY), (ENTITY, "child_of", PARENT_ENTITY))),
+    Event("process.exit", "process", "a workload process is gone; exit code or signal where they can be known", ("exited", "killed", "unknown"), ends=("exited", "killed", "unknown")),
+    Event("process.exception", "process", "an uncaught Python exception ended a process that runs under `misstep run`", body="traceback"),
+    Event("command.start", "process", "`misstep run` started a command"),
+    Event("command.exit", "process", "a command under `misstep run` ended; exit code or signal", ("exited", "killed"), ends=("exited", "killed")),
+    Event("kernel.oom_kill", "process", "the kernel killed a process for want of memory", body="kernel line"),
+    Event("kernel.segfault", "process", "a process made an invalid access that nothing handled", body="kernel line"),
+    Event("kernel.hung_task", "process", "a task was blocked in the kernel for longer than its limit", body="kernel line"),
+    Event("hw.gpu.xid", "gpu", "the NVIDIA driver reported an Xid", body="kernel line"),
+    Event("kernel.message", "host", "any other kernel record of severity warning or worse", body="kernel line"),
+    Event("ray.node.definition", "ray_node", "a Ray node joined", body="json"),
+    Event("ray.node.lifecycle", "ray_node", "a Ray node's states; ALIVE brings its resources, DEAD why", ("ALIVE", "DEAD"), "json", ends=("DEAD",)),
+    Event("ray.worker.definition", "ray_worker", "which process and node a Ray worker is", body="json", relates=((ENTITY, "runs_on", NODE_ENTITY), (ENTITY, "is", PROCESS_ENTITY))),
+    Event("ray.worker.lifecycle", "ray_worker", "a Ray worker's states; DEAD brings exit type and detail", ("ALIVE", "DEAD"), "json", ends=("DEAD",)),
+    Event("ray.job.definition", "job", "a driver connected", body="json"),
+    Event("ray.job.lifecycle", "job", "a driver's states; FINISHED does not say how", ("CREATED", "FINISHED"), "json", ends=("FINISHED",)),
+    Event("ray.submission", "job", "status of a submitted job, with message and exit code of its driver", ("PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"), "json"),
+    Event("ray.actor.definition", "actor", "an actor was declared", body="json"),
+    Event("ray.actor.lifecycle", "actor", "an actor's states; DEAD brings the death cause", ("DEPENDENCIES_UNREADY", "PENDING_CREATION", "ALIVE", "RESTARTING", "DEAD"), "json", ((ENTITY, "runs_on", WORKER_ENTITY),), ("DEAD",)),
+    Event("ray.task.definition", "task", "a task was submitted: function, resources, parent, call site", body="json"),
+    Event("ray.actor_task.definition", "task", "a call of an actor's method was submitted", body="json"),
+    Event("ray.task.lifecycle", "task", "states of one attempt of a task, parts of which come from several processes; the state attribute is the last in the record", ("PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "PENDING_OBJ_STORE_MEM_AVAIL", "PENDING_ARGS_FETCH", "SUBMITTED_TO_WORKER", "PENDING_ACTOR_TASK_ARGS_FETCH", "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY", "GETTING_AND_PINNING_ARGS", "RUNNING", "RUNNING_IN_RAY_GET", "RUNNING_IN_RAY_WAIT", "FINISHED", "FAILED"), "json", ((ENTITY, "runs_on", WORKER_ENTITY),), ("FINISHED", "FAILED")),
+    Event("ray.task.profile", "task", "what a worker did when for a task", body="json"),
+    Event("ray.placement_group", "group", "state of a placement group that waits for resources", ("PENDING", "CREATED", "REMOVED", "RESCHEDULING"), "json"),
+    Event("ray.demand", "session", "resources that Ray says nobody can give or all of which are held, as its autoscaler and scheduler report them", body="json"),
+)  # fmt: skip
+
+SOURCES = {
+    "host": "load, memory and pressure of the machine (/proc)",
+    "processes": "processes of the workload (/proc)",
+    "process_exits": "exit codes and signals (kernel process connector)",
+    "kernel_log": "kernel log (/dev/kmsg)",
+    "ray_events": "Ray's event stream",
+    "ray_metrics": "Ray's Prometheus ports",
+    "ray_logs": "files in the Ray session's logs folder",
+    "ray_api": "Ray's dashboard",
+    "driver_exceptions": "uncaught exceptions of the driver (needs `misstep run`)",
+    "agent": "the agent itself",
+}
+"""Every source of evidence, as a person would call it."""
+
+_BY_EVENT = {event.name: event for event in EVENTS}
+_BY_METRIC = {metric.name: metric for metric in METRICS}
+
+
+def event(name: str) -> Event:
+    """The declaration of an event.
+
+    Raises:
+        KeyError: nobody declared it.
+    """
+    return _BY_EVENT[name]
+
+
+def metric(name: str) -> Metric:
+    """The declaration of a metric.
+
+    Raises:
+        KeyError: nobody declared it.
+    """
+    return _BY_METRIC[name]
