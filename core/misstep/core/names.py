@@ -147,7 +147,10 @@ EVENTS = (
     Event("ray.actor_task.definition", "task", "a call of an actor's method was submitted", body="json"),
     Event("ray.task.lifecycle", "task", "states of one attempt of a task, parts of which come from several processes; the state attribute is the last in the record", ("PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "PENDING_OBJ_STORE_MEM_AVAIL", "PENDING_ARGS_FETCH", "SUBMITTED_TO_WORKER", "PENDING_ACTOR_TASK_ARGS_FETCH", "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY", "GETTING_AND_PINNING_ARGS", "RUNNING", "RUNNING_IN_RAY_GET", "RUNNING_IN_RAY_WAIT", "FINISHED", "FAILED"), "json", ((ENTITY, "runs_on", WORKER_ENTITY),), ("FINISHED", "FAILED")),
     Event("ray.task.profile", "task", "what a worker did when for a task", body="json"),
-    Event("ray.placement_group", "group", "state of a placement group that waits for resources", ("PENDING", "CREATED", "REMOVED", "RESCHEDULING"), "json"),
+    Event("ray.placement_group", "group", "state of a placement group that waits for resources", ("PENDING", "PREPARED", "CREATED", "REMOVED", "RESCHEDULING"), "json"),
+    Event("ray.placement_group.definition", "group", "a placement group was asked for: bundles and strategy", body="json"),
+    Event("ray.submission.definition", "job", "a job was submitted: entrypoint and what it asks for", body="json"),
+    Event("ray.platform", "", "what the platform under Ray (Kubernetes) reported through Ray", body="json"),
     Event("ray.demand", "session", "resources that Ray says nobody can give or all of which are held, as its autoscaler and scheduler report them", body="json"),
 )  # fmt: skip
 
