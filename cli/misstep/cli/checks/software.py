@@ -1,0 +1,104 @@
+"""Python, Misstep's own parts, and Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from misstep.cli.checks import BROKEN, LIMITED, OK, Check
+
+PARTS = {
+    "collector": (
+        ("duckdb", "duckdb_extension_ducklake", "pyarrow", "ptars", "starlette", "uvicorn"),
+        BROKEN,
+    ),
+    "cli": (("shtab",), LIMITED),
+}
+"""The modules that each extra must have brought, and how bad it is without."""
+
+OLDEST_RAY, NEWEST_RAY = (2, 10), (2, 60)
+"""Versions that were looked at; `EVENT_STREAM` is the first that can send its events."""
+EVENT_STREAM = (2, 55)
+
+_PROBE = """
+import importlib.metadata as m, importlib.util as u, json, sys
+try:
+    version = m.version("ray")
+except m.PackageNotFoundError:
+    version = ""
+default = all(u.find_spec(n) for n in ("aiohttp", "opencensus", "prometheus_client", "virtualenv"))
+print(json.dumps({"version": version, "default": default, "python": sys.executable}))
+"""
+
+
+def check() -> list[Check]:
+    """All of them."""
+    return [_system(), *(_part(extra, modules, state) for extra, (modules, state) in PARTS.items()), ray()]
+
+
+def ray() -> Check:
+    """The Ray that a user's `python` brings: its version, and whether it can send events."""
+    python = interpreter()
+    found = _ask(python)
+    if found is None or not found["version"]:
+        return Check(
+            "Ray", LIMITED, f"not installed for {python}; any other Ray on this machine is watched all the same",
+            f"{python} -m pip install 'ray[default]'",
+        )  # fmt: skip
+    version = str(found["version"])
+    number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if not found["default"]:
+        return Check(
+            "Ray", LIMITED, f"{version} without [default]: it has no dashboard and sends no events; logs and processes are read",
+            f"{python} -m pip install 'ray[default]=={version}'",
+        )  # fmt: skip
+    if number < EVENT_STREAM:
+        return Check(
+            "Ray", LIMITED, f"{version} sends no events; its dashboard, logs and processes are read instead",
+            f"{python} -m pip install 'ray[default]>={'.'.join(map(str, EVENT_STREAM))}'",
+        )  # fmt: skip
+    if number > NEWEST_RAY:
+        return Check(
+            "Ray",
+            LIMITED,
+            f"{version} is newer than what was tried (up to {'.'.join(map(str, NEWEST_RAY))})",
+        )
+    return Check("Ray", OK, f"{version} with [default] in {python}")
+
+
+def interpreter() -> str:
+    """The Python that a user's scripts run in: that of PATH, else ours."""
+    return shutil.which("python") or shutil.which("python3") or sys.executable
+
+
+def _system() -> Check:
+    name = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    if sys.platform != "linux":
+        return Check("system", LIMITED, f"{name}: collector and commands run, the agent needs Linux")
+    return Check("system", OK, f"{name}, {os.cpu_count()} cores")
+
+
+def _part(extra: str, modules: tuple[str, ...], state: str) -> Check:
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        line = f"{sys.executable} -m pip install 'misstep[{extra}]'"
+        return Check(f"misstep[{extra}]", state, f"not installed: {', '.join(missing)}", line)
+    return Check(f"misstep[{extra}]", OK, "installed")
+
+
+def _ask(python: str) -> dict[str, object] | None:
+    try:
+        done = subprocess.run(
+            [python, "-c", _PROBE], check=False, capture_output=True, text=True, timeout=10, cwd=Path("/")
+        )
+        answer: dict[str, object] = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return answer

@@ -1,0 +1,216 @@
+"""How an incident reads: the words matter, a tired person acts on them.
+
+✗ demo · task tokenize ran out of memory · 14:02:31, 38 s into the session
+
+  Ray's memory monitor killed worker 21877 on node-2: …
+
+  14:02:19 ▲  worker 21877 passes 1 GB, +310 MB/s        process
+  14:02:31 ●  killed by the memory monitor, 6.1 GB       ray event   cause
+  14:02:31    tokenize #3 fails, OUT_OF_MEMORY           consequence
+
+  Not it     …
+  Not seen   …
+  Do now     …
+  More       …
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from datetime import date, tzinfo
+from typing import Any
+
+from misstep.cli.terminal import clean, paint, plain
+from misstep.cli.times import clock, span
+from misstep.core.clock import SECOND
+
+GLYPHS = {"symptom": "▲", "cause": "●"}
+SOURCES = {
+    "host": "host",
+    "processes": "process",
+    "process_exits": "kernel",
+    "kernel_log": "kernel log",
+    "ray_events": "ray event",
+    "ray_metrics": "ray metric",
+    "ray_logs": "ray log",
+    "ray_api": "ray dashboard",
+    "driver_exceptions": "driver",
+    "agent": "agent",
+}
+"""The right-hand column: a source of `misstep.core.names.SOURCES` in two words at most."""
+
+MARGIN = 2
+LABEL = 11
+"""Columns of ``Not seen`` and its kind, gap included."""
+STATEMENT = 28
+"""Columns below which a statement would fall to pieces; the source column goes first."""
+WIDEST = 120
+"""Longer lines are hard to read, however wide the terminal."""
+
+_COLORS = {"critical": "red", "error": "red", "warning": "yellow"}
+_WORDS = {"oom": "OOM", "ray": "Ray"}
+
+
+def render(
+    incident: Mapping[str, Any],
+    *,
+    color: bool = False,
+    width: int = 80,
+    ascii: bool = False,
+    started_ns: int | None = None,
+    today: date | None = None,
+    zone: tzinfo | None = None,
+) -> str:
+    """The verdict as text, without a newline at its end.
+
+    Args:
+        incident: as the API gives it.
+        color: paint with ANSI codes.
+        width: columns; no line is longer, unless a single word is.
+        ascii: the terminal knows no Unicode.
+        started_ns: start of the session, Unix nanoseconds; the headline then says how far into it.
+        today: the reader's date; an incident of another day says which.
+        zone: time zone of the clock times; by default the machine's.
+    """
+    width = min(width, WIDEST)
+    parts = [
+        _headline(incident, color, width, started_ns, today, zone),
+        _paragraph(_text(incident.get("sentence")), width),
+        _chain(incident.get("chain") or (), color, width, zone),
+        _sections(incident, color, width),
+    ]
+    text = "\n\n".join(part for part in parts if part)
+    return plain(text) if ascii else text
+
+
+def section(label: str, entries: Sequence[str], color: bool, width: int) -> str:
+    """``Not seen   first entry`` and the further entries below it, wrapped; empty where there are none."""
+    lines: list[str] = []
+    for entry in entries:
+        lines += textwrap.wrap(clean(entry), max(20, width - MARGIN - LABEL), break_long_words=False, break_on_hyphens=False)  # fmt: skip
+    head = " " * MARGIN + paint(label.ljust(LABEL), "bold", on=color)
+    rest = " " * (MARGIN + LABEL)
+    return "\n".join((head if i == 0 else rest) + line for i, line in enumerate(lines))
+
+
+def gaps(unseen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What could not be seen, each with its reason and what would open it."""
+    found = []
+    for gap in unseen:
+        source = str(gap.get("source", ""))
+        reason = f" ({gap['reason']})" if gap.get("reason") else ""
+        remedy = f": {gap['remedy']}" if gap.get("remedy") else ""
+        found.append(f"{_source(source)}{reason}{remedy}")
+    return found
+
+
+def _headline(
+    incident: Mapping[str, Any],
+    color: bool,
+    width: int,
+    started_ns: int | None,
+    today: date | None,
+    zone: tzinfo | None,
+) -> str:
+    at = moment_of(incident)
+    when = clock(at, zone, today)
+    if started_ns is not None and at >= started_ns:
+        when += f", {span((at - started_ns) / SECOND)} into the session"
+    recovered = incident.get("status") == "recovered"
+    glyph, hue = ("✓", "green") if recovered else ("✗", _COLORS.get(str(incident.get("severity")), "red"))
+    title = _text(incident.get("title")) + (", and recovered" if recovered else "")
+    words = f"{_cluster(incident)} · {title} · {when}"
+    lines = textwrap.wrap(words, width - MARGIN, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(
+        (paint(glyph, hue, "bold", on=color) + " " if i == 0 else " " * MARGIN)
+        + paint(line, "bold", on=color)
+        for i, line in enumerate(lines)
+    )
+
+
+def moment_of(incident: Mapping[str, Any]) -> int:
+    """When the cause struck, Unix nanoseconds: its step in the chain, else the onset."""
+    for step in incident.get("chain") or ():
+        if step.get("role") == "cause":
+            return int(step["ts_ns"])
+    return int(incident["onset_ns"])
+
+
+def _paragraph(text: str, width: int) -> str:
+    indent = " " * MARGIN
+    return textwrap.fill(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )  # fmt: skip
+
+
+def _chain(steps: Sequence[Mapping[str, Any]], color: bool, width: int, zone: tzinfo | None) -> str:
+    if not steps:
+        return ""
+    statements = [_text(step.get("statement")) for step in steps]
+    labels = [_label(step) for step in steps]
+    before = MARGIN + len("00:00:00 ●  ")
+    beside = max(map(len, labels)) + 2
+    room = width - before - beside
+    if room < STATEMENT:
+        room, labels = width - before, [""] * len(steps)
+    room = min(room, max(map(len, statements)))
+    lines: list[str] = []
+    for step, statement, label in zip(steps, statements, labels, strict=True):
+        role = str(step.get("role"))
+        glyph = paint(
+            GLYPHS.get(role, " "), *{"cause": ("red", "bold"), "symptom": ("yellow",)}.get(role, ()), on=color
+        )
+        wrapped = textwrap.wrap(statement, room, break_on_hyphens=False) or [""]
+        for i, line in enumerate(wrapped):
+            body = paint(line.ljust(room), "bold", on=color) if role == "cause" else line.ljust(room)
+            if i == 0:
+                stamp = paint(clock(int(step["ts_ns"]), zone), "dim", on=color)
+                tail = f"  {paint(label, 'dim', on=color)}" if label else ""
+                lines.append(f"{' ' * MARGIN}{stamp} {glyph}  {body}{tail}".rstrip())
+            else:
+                lines.append(" " * before + (paint(line, "bold", on=color) if role == "cause" else line))
+    return "\n".join(lines)
+
+
+def _label(step: Mapping[str, Any]) -> str:
+    role, source = str(step.get("role")), str(step.get("source") or "")
+    if role == "consequence":
+        return role
+    short = SOURCES.get(source, _text(source).replace("_", " "))
+    return f"{short}   cause" if role == "cause" else short
+
+
+def _sections(incident: Mapping[str, Any], color: bool, width: int) -> str:
+    impact = _text((incident.get("impact") or {}).get("summary"))
+    not_it = [f"{cause_words(str(n['cause']))}: {n['reason']}" for n in incident.get("not_it") or ()]
+    runbook = incident.get("runbook")
+    more = [*(incident.get("more") or ()), *([str(runbook)] if runbook else ())]
+    parts = [
+        section("Impact", [impact] if impact else [], color, width),
+        section("Not it", [" · ".join(not_it)] if not_it else [], color, width),
+        section("Not seen", gaps(incident.get("unseen") or ()), color, width),
+        section("Do now", [str(a) for a in incident.get("action") or ()], color, width),
+        section("More", [" · ".join(map(str, more))] if more else [], color, width),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def cause_words(cause: str) -> str:
+    """``kernel-oom-kill`` as a person writes it: ``kernel OOM kill``."""
+    return " ".join(_WORDS.get(word, word) for word in cause.split("-"))
+
+
+def _source(key: str) -> str:
+    from misstep.core.names import SOURCES as MEANINGS
+
+    return MEANINGS.get(key, key.replace("_", " "))
+
+
+def _cluster(incident: Mapping[str, Any]) -> str:
+    parts = str(incident.get("session", "")).split("/")
+    return _text(parts[2]) if len(parts) == 4 else _text(incident.get("session"))
+
+
+def _text(value: object) -> str:
+    return " ".join(clean(str(value or "")).split())
