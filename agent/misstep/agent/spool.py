@@ -8,7 +8,6 @@ first, then log lines, then events, and each drop is counted and told in an ``ag
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import sqlite3
@@ -18,11 +17,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from misstep.agent.records import Records
+from misstep.agent.spool_file import KINDS, Translated, connect, set_aside, soft, take
 from misstep.core.clock import SECOND, Clock, SystemClock
-from misstep.core.errors import MisstepError, StorageError, UnavailableError
-
-KINDS = ("metric", "line", "event")
-"""In the order in which they are given up."""
+from misstep.core.errors import MisstepError, StorageError
 
 REQUEST_BYTES = 1024 * 1024
 """A request takes rows until it has this many bytes before compression."""
@@ -31,42 +28,38 @@ _COMPRESS_FROM = 512
 _SEQ_LEAP = 1_000_000
 _GAP_EVERY = 10 * SECOND
 _AGE_EVERY = 10 * SECOND
-_KEEP_DAMAGED = 2
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS cursors (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dropped (kind TEXT, reason TEXT, total INTEGER, told INTEGER, PRIMARY KEY (kind, reason)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS flight (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER, kind TEXT, first INTEGER, last INTEGER);
-""" + "".join(
-    f"CREATE TABLE IF NOT EXISTS {kind} (id INTEGER PRIMARY KEY, created INTEGER, count INTEGER, size INTEGER, packed INTEGER, payload BLOB);\n"
-    for kind in KINDS
-)  # size is before compression; packed says whether payload is zlib
-
-_SOFT = ("locked", "full", "disk i/o", "unable to open", "readonly", "read-only")
 
 
 class Flight(NamedTuple):
     """One request's worth of rows.
 
     Attributes:
+        boot: ``Misstep-Boot`` of the spool that holds them.
         seq: ``Misstep-Seq``; the same each time these rows are sent.
         kind: one of `KINDS`.
-        count: records in it.
+        records: how many it holds.
         payload: framed log records or metrics, concatenated.
     """
 
+    boot: str
     seq: int
     kind: str
-    first: int
-    last: int
-    count: int
+    records: int
     payload: bytes
 
     @property
     def signal(self) -> str:
         """``metrics`` or ``logs``."""
         return "metrics" if self.kind == "metric" else "logs"
+
+
+class _Range(NamedTuple):
+    """The rows of a kind, first to last, that a request takes."""
+
+    seq: int
+    kind: str
+    first: int
+    last: int
 
 
 class Spool:
@@ -102,11 +95,17 @@ class Spool:
         self._lock = threading.RLock()
         self._filled = threading.Condition(self._lock)
         self._closed = False
-        self._guard = _take(folder)
         self._next_gap = 0
         self._next_age = 0
         self._lost: dict[tuple[str, str], int] = {}
-        self._open_or_renew()
+        self._bytes: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        self._first: dict[str, int] = {}
+        self._dropped: dict[str, int] = {}
+        self._flight: _Range | None = None
+        self._settled: _Range | None = None
+        self._guard = take(folder)
+        self._open()
 
     # -- writing -----------------------------------------------------------------------------------
     def commit(self, readings: Iterable[Records], metrics: bytes = b"", points: int = 0) -> None:
@@ -161,10 +160,16 @@ class Spool:
 
     # -- sending -----------------------------------------------------------------------------------
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until something waits to be sent; False when there is nothing by then, or the spool closed."""
+        """Block until something may wait to be sent; False when nothing does by then, or the spool closed."""
         with self._lock:
-            self._filled.wait_for(lambda: self._closed or self._waiting(), timeout)
+            if not self._closed and not self._waiting():
+                self._filled.wait(timeout)
             return not self._closed and self._waiting()
+
+    def wake(self) -> None:
+        """Let whoever stands in `wait` come back now."""
+        with self._lock:
+            self._filled.notify_all()
 
     def claim(self) -> Flight | None:
         """The next request: the one in flight if it was not settled, else events, then lines, then metrics.
@@ -186,7 +191,7 @@ class Spool:
                         self._rollback()
                         raise
                 flight = self._load()
-                if flight is None or flight.count:
+                if flight is None or flight.records:
                     return flight
                 self.settle(flight)  # its rows went with a crash of the machine
 
@@ -196,7 +201,7 @@ class Spool:
         On disk they go with the next transaction; if we die before, they are sent again under the same number.
         """
         with self._lock:
-            if self._flight is None or self._flight[0] != flight.seq:
+            if self._flight is None or (self._boot, self._flight.seq) != (flight.boot, flight.seq):
                 return
             self._settled = self._flight
             self._flight = None
@@ -230,6 +235,11 @@ class Spool:
         return sum(self._bytes.values())
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
     def boot(self) -> str:
         """``Misstep-Boot``: minted when the spool was created."""
         return self._boot
@@ -249,72 +259,52 @@ class Spool:
             os.close(self._guard)
 
     # -- the file ----------------------------------------------------------------------------------
-    def _open_or_renew(self) -> None:
+    def _open(self) -> None:
         try:
-            self._open()
+            self._db = connect(self._path)
+            self._restore()
         except sqlite3.DatabaseError as error:
-            if _soft(error):
+            if soft(error):
                 raise StorageError(f"cannot open {self._path}: {error}") from error
             self._quarantine(error)
 
-    def _open(self) -> None:
-        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    def _quarantine(self, error: sqlite3.DatabaseError) -> None:
+        """Go on with an empty spool and a new boot; what the damaged one held is a gap of unknown size."""
         try:
-            self._prepare()
-        except BaseException:
             self._db.close()
-            raise
+            aside = set_aside(self._path, self._clock.now())
+            self._db = connect(self._path)
+            self._restore()
+        except (OSError, sqlite3.Error) as second:
+            raise StorageError(f"cannot replace the damaged {self._path}: {second}") from second
+        reason = f"the spool was damaged ({error}) and set aside as {aside}"
+        self._lost["spool", reason] = self._lost.get(("spool", reason), 0) + 1
 
-    def _prepare(self) -> None:
+    def _restore(self) -> None:
         run = self._db.execute
-        run("PRAGMA auto_vacuum=INCREMENTAL")
-        run("PRAGMA journal_mode=WAL")
-        run("PRAGMA synchronous=NORMAL")
-        run("PRAGMA cache_size=-512")
-        if run("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("quick_check found damage")
-        self._db.executescript(_SCHEMA)
         run("BEGIN IMMEDIATE")
         meta = dict(run("SELECT key, value FROM meta").fetchall())
         self._boot = meta.get("boot") or secrets.token_hex(16)
         flight = run("SELECT seq, kind, first, last FROM flight").fetchone()
         self._seq = flight[0] if flight else 0
-        self._flight: tuple[int, str, int, int] | None = flight if flight and flight[1] else None
-        self._settled: tuple[int, str, int, int] | None = None
+        self._flight = _Range(*flight) if flight and flight[1] else None
+        self._settled = None
         if self._host_boot != meta.get("host_boot", self._host_boot):
             # A crash of the machine may have taken the newest commits with it: numbers that the collector has seen must not come again.
             self._seq += _SEQ_LEAP
         for pair in (("boot", self._boot), ("host_boot", self._host_boot)):
             run("INSERT OR REPLACE INTO meta VALUES (?, ?)", pair)
-        self._bytes: dict[str, int] = {}
-        self._last: dict[str, int] = {}
-        self._first: dict[str, int] = {}
         for kind in KINDS:
             row = run(
                 f"SELECT coalesce(sum(length(payload)), 0), coalesce(max(id), 0), coalesce(min(id), 1) FROM {kind}"
             )
             self._bytes[kind], self._last[kind], self._first[kind] = row.fetchone()
-        self._dropped: dict[str, int] = {}
-        for kind, total in run("SELECT kind, sum(total) FROM dropped GROUP BY kind"):
-            self._dropped[kind] = total
+        self._dropped = dict(run("SELECT kind, sum(total) FROM dropped GROUP BY kind").fetchall())
+        self._untold = True  # drops that nobody was told of may stand in the file
         run("COMMIT")
 
-    def _quarantine(self, error: sqlite3.DatabaseError) -> None:
-        aside = f"{self._path}.damaged-{self._clock.now()}"
-        try:
-            os.rename(self._path, aside)
-            for suffix in ("-wal", "-shm"):
-                if os.path.exists(self._path + suffix):
-                    os.rename(self._path + suffix, aside + suffix)
-            _keep_newest(self._path)
-            self._open()
-        except (OSError, sqlite3.Error) as second:
-            raise StorageError(f"cannot replace the damaged {self._path}: {second}") from second
-        reason = f"the spool was damaged ({error}) and set aside as {os.path.basename(aside)}"
-        self._lost["spool", reason] = self._lost.get(("spool", reason), 0) + 1
-
-    def _translated(self) -> _Translated:
-        return _Translated(self._quarantine)
+    def _translated(self) -> Translated:
+        return Translated(self._quarantine)
 
     def _begin(self) -> None:
         self._undo = (dict(self._bytes), dict(self._last), dict(self._first), dict(self._dropped))
@@ -362,8 +352,8 @@ class Spool:
     def _head(self, kind: str) -> int:
         """The first id of a kind that is neither in flight nor settled."""
         for taken in (self._flight, self._settled):
-            if taken is not None and taken[1] == kind:
-                return max(self._first[kind], taken[3] + 1)
+            if taken is not None and taken.kind == kind:
+                return max(self._first[kind], taken.last + 1)
         return self._first[kind]
 
     def _choose(self) -> None:
@@ -377,7 +367,7 @@ class Spool:
             rows.close()
             if first:
                 self._seq += 1
-                self._flight = (self._seq, kind, first, last)
+                self._flight = _Range(self._seq, kind, first, last)
                 self._db.execute("INSERT OR REPLACE INTO flight VALUES (1, ?, ?, ?, ?)", self._flight)
                 return
 
@@ -391,20 +381,22 @@ class Spool:
         ):
             count += number
             parts.append(zlib.decompress(payload) if packed else payload)
-        return Flight(seq, kind, first, last, count, b"".join(parts))
+        return Flight(self._boot, seq, kind, count, b"".join(parts))
 
     def _forget_settled(self) -> None:
         if self._settled is None:
             return
-        _, kind, first, last = self._settled
+        seq, kind, first, last = self._settled
         self._delete(kind, "id BETWEEN ? AND ?", (first, last))
-        self._db.execute("UPDATE flight SET kind = '' WHERE seq = ?", (self._settled[0],))
+        self._db.execute("UPDATE flight SET kind = '' WHERE seq = ?", (seq,))
         self._settled = None
         if not self.waiting_bytes:
             self._db.execute("PRAGMA incremental_vacuum(256)").fetchall()
 
     def _delete(self, kind: str, where: str, values: tuple[int, ...]) -> int:
         """Delete rows; returns how many records they held."""
+        size: int
+        count: int
         size, count = self._db.execute(
             f"SELECT coalesce(sum(length(payload)), 0), coalesce(sum(count), 0) FROM {kind} WHERE {where}",
             values,
@@ -414,7 +406,7 @@ class Spool:
         if size:
             row = self._db.execute(f"SELECT coalesce(min(id), ?) FROM {kind}", (self._last[kind] + 1,))
             self._first[kind] = row.fetchone()[0]
-        return int(count)
+        return count
 
     # -- giving up ---------------------------------------------------------------------------------
     def _bound(self, now: int) -> None:
@@ -435,8 +427,8 @@ class Spool:
         rows = self._db.execute(
             f"SELECT id, length(payload) FROM {kind} WHERE id >= ? ORDER BY id", (self._head(kind),)
         )
-        for last, size in rows:
-            freed += size
+        for number, size in rows:
+            last, freed = number, freed + size
             if freed >= bytes_:
                 break
         rows.close()
@@ -454,8 +446,6 @@ class Spool:
         )
         self._untold = True
 
-    _untold = True  # a spool may be opened with drops that nobody was told of
-
     def _tell_gaps(self, now: int) -> None:
         if not self._untold or now < self._next_gap:
             return
@@ -469,64 +459,3 @@ class Spool:
         self._untold = False
         if told.events:
             self._next_gap = now + _GAP_EVERY
-
-
-class _Translated:
-    """SQLite's errors become ours; a damaged file is replaced on the spot."""
-
-    def __init__(self, quarantine: Callable[[sqlite3.DatabaseError], None]) -> None:
-        self._quarantine = quarantine
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (sqlite3.DatabaseError, zlib.error)):
-            damage = error if isinstance(error, sqlite3.DatabaseError) else sqlite3.DatabaseError(str(error))
-            if not _soft(damage):
-                self._quarantine(damage)
-            raise StorageError(f"the spool refuses: {error}") from error
-
-
-def _soft(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file may be sound and only the disk, a lock or a right is in the way."""
-    text = str(error).lower()
-    return isinstance(error, sqlite3.OperationalError) and any(word in text for word in _SOFT)
-
-
-def _take(folder: str) -> int:
-    path = os.path.join(folder, "spool.lock")
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        guard = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageError(f"cannot write to {folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.pread(guard, 32, 0).decode("ascii", "replace").strip()
-        os.close(guard)
-        raise UnavailableError(
-            f"another agent (pid {owner}) uses {folder}; stop it or choose another folder with --data"
-        ) from error
-    os.ftruncate(guard, 0)
-    os.pwrite(guard, b"%d\n" % os.getpid(), 0)
-    return guard
-
-
-def _keep_newest(path: str) -> None:
-    folder, name = os.path.split(path)
-    stem = f"{name}.damaged-"
-    aside = sorted(
-        {
-            entry.removesuffix("-wal").removesuffix("-shm")
-            for entry in os.listdir(folder)
-            if entry.startswith(stem)
-        }
-    )
-    for old in aside[:-_KEEP_DAMAGED]:
-        for suffix in ("", "-wal", "-shm"):
-            try:
-                os.remove(os.path.join(folder, old + suffix))
-            except FileNotFoundError:
-                pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 from pathlib import Path
@@ -64,6 +63,8 @@ class Client:
             UnavailableError: no collector answers there.
             MisstepError: it refused; the message is the collector's own.
         """
+        import http.client  # here, not above: it takes 5 MiB with TLS, and the agent loads this module for its paths alone
+
         parts = urlsplit(self.url)
         pairs = [(k, v) for k, v in query.items() if v is not None]
         target = f"{parts.path}/api/misstep/v1/{path}" + (f"?{urlencode(pairs, doseq=True)}" if pairs else "")

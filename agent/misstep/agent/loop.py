@@ -1,0 +1,161 @@
+"""The agent's heart: every probe at its time, everything into the spool in one transaction per tick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from misstep.agent.context import Context
+from misstep.agent.probe import OK, Probe, SourceState, failing
+from misstep.agent.records import Records
+from misstep.agent.series import Series, Sheet, declared
+from misstep.core import names
+from misstep.core.clock import SECOND
+from misstep.core.errors import StorageError
+
+_ASK_AGAIN = 30 * SECOND
+_SELF_EVERY = 10 * SECOND
+
+
+class _Slot:
+    """One probe and what the loop remembers of it."""
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe = probe
+        self.sheet = Sheet()
+        self.supported = False
+        self.due = 0
+        self.took = 0.0
+        self.duration = declared("misstep.probe.duration", {names.SOURCE: probe.source})
+
+    def check(self, now: int, monotonic: int, out: Records) -> SourceState | None:
+        """Ask the probe if it is time; None when it is not or when the probe reports by itself."""
+        if monotonic < self.due:
+            return None
+        started = time.perf_counter()
+        try:
+            if not self.supported:
+                state = self.probe.supported()
+                if state != OK:
+                    self.due = monotonic + _ASK_AGAIN
+                    return state
+                self.supported = True
+            self._schedule(monotonic)
+            return self.probe.check(now, out)
+        except OSError as error:
+            self._schedule(monotonic)
+            return failing(error.strerror or str(error))
+        except Exception as error:  # noqa: BLE001  one probe's bug must not cost the others their evidence
+            self._schedule(monotonic)
+            return failing(f"the probe failed: {type(error).__name__}: {error}")
+        finally:
+            self.took = time.perf_counter() - started
+
+    def _schedule(self, monotonic: int) -> None:
+        step = round(self.probe.interval * SECOND)
+        self.due = max(self.due + step, monotonic + step // 2)
+
+
+class Agent:
+    """Runs probes and commits what they bring.
+
+    Args:
+        probes: in the order in which they are called.
+        watch: called each tick, for threads that have to be looked after.
+    """
+
+    def __init__(
+        self, context: Context, probes: Sequence[Probe], watch: Callable[[], None] = lambda: None
+    ) -> None:
+        self._context = context
+        self._slots = [_Slot(probe) for probe in probes]
+        self._watch = watch
+        self._own = Sheet()
+        self._own_due = 0
+        self._missed = 0
+        self._usage = declared("misstep.agent.spool.usage")
+        self._cpu = declared("misstep.agent.cpu.time", start=context.clock.now())
+        self._memory = declared("misstep.agent.memory.usage")
+        self._dropped: dict[str, Series] = {}
+
+    def tick(self) -> None:
+        """Call the probes that are due, then keep what they brought."""
+        context = self._context
+        now, monotonic = context.clock.now(), context.clock.monotonic()
+        readings: list[Records] = []
+        parts: list[bytes] = []
+        points = 0
+        for slot in self._slots:
+            out = Records(now)
+            state = slot.check(now, monotonic, out)
+            if state is not None:
+                context.coverage.report(slot.probe.source, state)
+            if out:
+                readings.append(out)
+                parts.append(out.metrics(slot.sheet))
+                points += len(out.series)
+        own = Records(now)
+        if monotonic >= self._own_due:
+            self._own_due = monotonic + _SELF_EVERY
+            self._measure(own)
+            parts.append(own.metrics(self._own))
+            points += len(own.series)
+        if self._missed:
+            own.gap("tick", self._missed, "the agent was not given the processor in time")
+            self._missed = 0
+        context.coverage.check(now, own)
+        readings.append(own)
+        try:
+            context.spool.commit(readings, b"".join(parts), points)
+        except StorageError as error:
+            context.spool.lose(readings, points, "the disk refused the spool")
+            context.coverage.report("agent", failing(str(error)))
+        self._watch()
+
+    def run(self, wait: Callable[[float], bool]) -> None:
+        """Tick at the interval of the settings until `wait(seconds)` says True.
+
+        Deadlines stand on a fixed grid: a slow tick does not shift those after it, and ticks that a stopped or
+        starved process missed are left out and counted.
+        """
+        clock = self._context.clock
+        step = max(1, round(self._context.settings.agent.interval * SECOND))
+        deadline = clock.monotonic()
+        while True:
+            self.tick()
+            deadline += step
+            behind = clock.monotonic() - deadline
+            if behind > step:
+                self._missed += behind // step
+                deadline += behind // step * step
+            if wait(max(0, deadline - clock.monotonic()) / SECOND):
+                return
+
+    def close(self) -> None:
+        """Close every probe; what the last tick brought is in the spool."""
+        for slot in self._slots:
+            try:
+                slot.probe.close()
+            except OSError:
+                pass  # nothing is left to be done with it
+
+    def _measure(self, out: Records) -> None:
+        out.point(self._usage, self._context.spool.waiting_bytes)
+        out.point(self._cpu, time.process_time())
+        out.point(self._memory, _resident())
+        for kind, total in sorted(self._context.spool.dropped().items()):
+            series = self._dropped.get(kind)
+            if series is None:
+                series = self._dropped[kind] = declared("misstep.agent.dropped", {names.DROPPED_KIND: kind})
+            out.point(series, total)
+        for slot in self._slots:
+            out.point(slot.duration, slot.took)
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * 4096
+    except OSError:
+        return 0
