@@ -63,6 +63,12 @@ class CollectorSettings:
     """Bytes of one label value."""
     trust_user: tuple[str, ...] = ()
     """Local users besides the owner and root whose loopback connections need no token."""
+    allow_host: tuple[str, ...] = ()
+    """Names under which the collector may be addressed, besides loopback and its own address (against DNS rebinding)."""
+    tls_certificate: str = ""
+    """PEM file with the certificate and its chain; empty means plain HTTP, which stays on loopback."""
+    tls_key: str = ""
+    """PEM file with the certificate's key."""
 
 
 @dataclass(frozen=True)

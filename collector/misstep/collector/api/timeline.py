@@ -1,0 +1,119 @@
+"""``timeline``: what happened, a sentence each: the turning points of a session and its incidents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from misstep.collector.api.logs import position
+from misstep.collector.api.operation import TEXT, TIME, Context, Operation, listing, record
+from misstep.collector.api.parameter import AT, CURSOR, LIMIT, SESSION, SINCE, UNTIL, encode_cursor
+from misstep.core import names
+from misstep.store import LogRow
+
+_ENTRY = record(ts_ns=TIME, statement=TEXT, entity=TEXT, kind={"enum": ["event", "incident"]})
+
+_STATES: dict[str, dict[str, str]] = {
+    "session.start": {"": "found"},
+    "session.end": {"ended": "shut down", "lost": "vanished"},
+    "agent.gap": {"": "lost records"},
+    "process.exit": {"exited": "exits", "killed": "is killed", "unknown": "is gone"},
+    "process.exception": {"": "ends by an exception"},
+    "command.start": {"": "starts"},
+    "command.exit": {"exited": "exits", "killed": "is killed"},
+    "kernel.oom_kill": {"": "killed by the kernel for want of memory"},
+    "kernel.segfault": {"": "made an invalid memory access"},
+    "kernel.hung_task": {"": "blocked in the kernel"},
+    "hw.gpu.xid": {"": "reported an Xid"},
+    "ray.node.lifecycle": {"ALIVE": "joins", "DEAD": "is lost"},
+    "ray.worker.lifecycle": {"DEAD": "ends"},
+    "ray.job.lifecycle": {"CREATED": "connects", "FINISHED": "disconnects"},
+    "ray.submission": {
+        "PENDING": "submitted",
+        "RUNNING": "runs",
+        "STOPPED": "stopped",
+        "SUCCEEDED": "succeeded",
+        "FAILED": "failed",
+    },
+    "ray.actor.lifecycle": {"ALIVE": "is up", "RESTARTING": "restarts", "DEAD": "is dead"},
+    "ray.task.lifecycle": {"FAILED": "fails"},
+}
+"""Event, state, and what is said of its subject; what is not here is detail, and stands in ``logs``."""
+
+_CALLED = {
+    "task": names.RAY_TASK_NAME,
+    "actor": names.RAY_ACTOR_CLASS,
+    "ray_node": names.RAY_NODE_NAME,
+    "ray_worker": names.PID,
+    "process": names.PID,
+    "host": names.HOST_NAME,
+    "job": names.RAY_SUBMISSION,
+}
+_DETAILS = (names.RAY_ERROR_TYPE, names.EXIT_SIGNAL, names.EXIT_CODE, names.RAY_EXIT_TYPE, names.DROPPED)
+_TITLES = {"ray_node": "node", "ray_worker": "worker"}
+_SHORT = 12
+
+
+def statement(row: LogRow) -> str:
+    """One sentence for an event, empty where it is detail."""
+    said = _STATES.get(row.event, {}).get(row.state) or _STATES.get(row.event, {}).get("")
+    if not said:
+        return ""
+    details = [row.attributes[key] for key in _DETAILS if row.attributes.get(key)]
+    return f"{_subject(row)} {said}" + (f" ({', '.join(details)})" if details else "")
+
+
+def _subject(row: LogRow) -> str:
+    kind, _, id = row.entity.partition("/")
+    if kind == "session" or not kind:
+        return f"session {row.session}"
+    called = row.attributes.get(_CALLED.get(kind, "")) or (row.resource.get(names.HOST_NAME) if kind == "host" else "")
+    return f"{_TITLES.get(kind, kind)} {called or id[:_SHORT]}"
+
+
+def _list(context: Context, query: dict[str, Any]) -> dict[str, Any]:
+    limit, after = query["limit"], position(query["cursor"])
+    rows = context.view(query["at"]).logs(
+        session=query["session"],
+        events=tuple(_STATES),
+        states=tuple(sorted({state for states in _STATES.values() for state in states})),
+        since=query["since"],
+        until=query["until"],
+        after=after,
+        limit=limit + 1,
+    )
+    shown = rows[:limit]
+    entries = [
+        {"ts_ns": r.ts, "statement": said, "entity": r.entity, "kind": "event"} for r in shown if (said := statement(r))
+    ]
+    if after is None:
+        entries += _incidents(context, query)
+    entries.sort(key=lambda e: (e["ts_ns"], e["entity"], e["statement"]))
+    cursor = encode_cursor((shown[-1].seq, shown[-1].row)) if len(rows) > limit else None
+    return {"entries": entries, "cursor": cursor}
+
+
+def _incidents(context: Context, query: dict[str, Any]) -> list[dict[str, Any]]:
+    """Incidents stand on the first page, at their onset: they are few."""
+    since, until = query["since"] or 0, query["until"]
+    return [
+        {
+            "ts_ns": i["onset_ns"],
+            "statement": i["title"],
+            "entity": f"{i['blamed'][0]['kind']}/{i['blamed'][0]['id']}" if i["blamed"] else "",
+            "kind": "incident",
+        }
+        for i in context.store.incidents(session=query["session"], at=query["at"])
+        if i["status"] != "recovered" and i["onset_ns"] >= since and (until is None or i["onset_ns"] < until)
+    ]
+
+
+OPERATIONS = (
+    Operation(
+        "/timeline",
+        "listTimeline",
+        "Turning points and incidents; a page holds the entries of a stretch of the journal, ordered by time",
+        (SESSION, SINCE, UNTIL, AT, LIMIT, CURSOR),
+        listing("entries", _ENTRY),
+        _list,
+    ),
+)

@@ -1,0 +1,73 @@
+"""The one ASGI application behind every port: access first, then OTLP on the short way, the rest on Starlette."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+
+from misstep.collector.access import Access, Headers, Peer, headers_of
+from misstep.collector.body import Receive
+from misstep.collector.otlp import PATHS, Receiver, Send, refuse, respond
+from misstep.collector.refusal import Refusal
+from misstep.collector.telemetry import Telemetry
+
+OPEN_PATHS = ("/healthz", "/readyz")
+"""Asked by supervisors that hold no token; they tell nothing but yes or no."""
+_log = logging.getLogger(__name__)
+
+
+class Application:
+    """Serves one collector.
+
+    Args:
+        access: who may ask.
+        receiver: takes OTLP.
+        api: ASGI application for everything else.
+        telemetry: where refusals are counted.
+    """
+
+    def __init__(self, access: Access, receiver: Receiver, api: Any, telemetry: Telemetry) -> None:
+        self._access = access
+        self._receiver = receiver
+        self._api = api
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        path: str = scope["path"]
+        try:
+            headers = headers_of(scope)
+            peer: Peer = scope["misstep.peer"]
+            self._access.admit_page(peer, scope["scheme"], headers)
+            signal = PATHS.get(path)
+            if signal is not None:
+                await self._take(signal, scope["method"], peer, headers, receive, send)
+                return
+            if path not in OPEN_PATHS:
+                self._access.admit_user(peer, headers, "read")
+            if path.startswith("/v1/"):
+                raise Refusal(404, "path", f"nothing is taken at {path}; this collector takes {', '.join(PATHS)}")
+            await self._api(scope, receive, send)
+        except Refusal as refusal:
+            await self._refuse(path, refusal, send)
+        except Exception:
+            _log.exception("%s %s failed", scope["method"], path)
+            await self._refuse(path, Refusal(500, "internal", "the collector failed; its log says why"), send)
+
+    async def _take(
+        self, signal: str, method: str, peer: Peer, headers: Headers, receive: Receive, send: Send
+    ) -> None:
+        if method != "POST":
+            raise Refusal(405, "method", "send OTLP with POST")
+        self._access.admit_user(peer, headers, "ingest")
+        await self._receiver(signal, headers, receive, send)
+
+    async def _refuse(self, path: str, refusal: Refusal, send: Send) -> None:
+        self._telemetry.refused[refusal.reason].inc()
+        if path.startswith("/v1/"):
+            await refuse(send, refusal)
+            return
+        body = msgspec.json.encode({"error": refusal.message})
+        await respond(send, refusal.status, body, b"application/json", refusal.headers())
