@@ -59,19 +59,22 @@ class Cluster:
         ports = free_ports(5 + 2 * WORKER_PORTS)
         self._gcs, self._client, self.dashboard, self._monitor_metrics, self._dashboard_metrics = ports[:5]
         self._worker_ports = ports[5], ports[5 + WORKER_PORTS]
-        token_file = home.folder / "token"
-        token_file.touch(mode=0o600)
-        token_file.write_text(secrets.token_hex(32))
-        self.jobs = Jobs(self.dashboard, token_file.read_text())
-        self._environment = dict(environment) | {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token_file),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_DISABLE_IMPORT_WARNING": "1",
-            "AUTOSCALER_METRIC_PORT": str(self._monitor_metrics),
-            "DASHBOARD_METRIC_PORT": str(self._dashboard_metrics),
-            "RAY_memory_monitor_refresh_ms": "0",
-        }
+        self.token_file = home.folder / "token"
+        self.token_file.touch(mode=0o600)
+        self.token_file.write_text(secrets.token_hex(32))
+        self.jobs = Jobs(self.dashboard, self.token_file.read_text())
+        self.access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
+        self._environment = (
+            dict(environment)
+            | self.access
+            | {
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_DISABLE_IMPORT_WARNING": "1",
+                "AUTOSCALER_METRIC_PORT": str(self._monitor_metrics),
+                "DASHBOARD_METRIC_PORT": str(self._dashboard_metrics),
+                "RAY_memory_monitor_refresh_ms": "0",
+            }
+        )
         self._memory_threshold = memory_threshold
         self._pids: dict[str, int] = {}
 

@@ -60,7 +60,9 @@ class Household:
             self._keeper.stdin.flush()
             answer = json.loads(self._keeper.stdout.readline())
         except (OSError, ValueError) as error:
-            raise UnavailableError(f"cannot start {name}: the keeper of the demo's processes is gone") from error
+            raise UnavailableError(
+                f"cannot start {name}: the keeper of the demo's processes is gone"
+            ) from error
         if "error" in answer:
             raise UnavailableError(str(answer["error"]))
         return int(answer["pid"])

@@ -121,5 +121,3 @@ def find(name: str) -> Scenario:
     if name not in SCENARIOS:
         raise SettingsError(f"there is no scenario {name!r}; known are {', '.join(SCENARIOS)}")
     return SCENARIOS[name]
-
-

@@ -119,7 +119,9 @@ def perplexity(losses):
     """Exponential of the mean loss; a loss that left the plausible range is an error, not a number."""
     for step, loss in enumerate(losses):
         if not 0 <= loss < 100:
-            raise ValueError(f"loss {loss:.3g} at step {step} is out of range; is the learning rate too high?")
+            raise ValueError(
+                f"loss {loss:.3g} at step {step} is out of range; is the learning rate too high?"
+            )
     return math.exp(sum(losses) / len(losses))
 
 

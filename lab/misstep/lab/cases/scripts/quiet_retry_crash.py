@@ -1,0 +1,18 @@
+"""A task whose process dies once; Ray's retry succeeds."""
+
+import os
+import time
+
+import ray
+
+
+@ray.remote(max_retries=3)
+def fragile(path):
+    if not os.path.exists(path):
+        open(path, "w").close()
+        os._exit(1)
+    return 1
+
+
+ray.init()
+print(ray.get(fragile.remote(f"/tmp/fragile-{time.time_ns()}")))

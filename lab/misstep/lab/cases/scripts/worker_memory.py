@@ -1,0 +1,27 @@
+"""A task that keeps everything it reads."""
+
+import os
+import time
+
+import ray
+
+
+def used_and_total():
+    fields = {line.split()[0]: int(line.split()[1]) for line in open("/proc/meminfo")}
+    return fields["MemTotal:"] - fields["MemAvailable:"], fields["MemTotal:"]
+
+
+@ray.remote(max_retries=0)
+def accumulate(blocks):
+    kept = []
+    for _ in range(blocks):
+        kept.append(b"\1" * 20_000_000)
+        time.sleep(0.07)
+    return len(kept)
+
+
+used, total = used_and_total()
+os.environ["RAY_memory_usage_threshold"] = f"{(used + 2_500_000) / total:.4f}"
+os.environ["RAY_memory_monitor_refresh_ms"] = "250"
+ray.init(num_cpus=1, object_store_memory=100_000_000)
+print(ray.get(accumulate.remote(220)))

@@ -1,0 +1,285 @@
+"""`misstep demo`: a real job, a real fault, and the verdict held against the ledger."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from misstep.agent.launch import child_environment
+from misstep.core.clock import SECOND
+from misstep.core.errors import MissingExtraError, UnavailableError
+from misstep.core.exits import Exit
+from misstep.lab import memory, scenarios
+from misstep.lab.cluster import Cluster
+from misstep.lab.household import Household
+from misstep.lab.jobs import ENDED
+from misstep.lab.narration import Narration
+from misstep.lab.progress import FaultWatch
+from misstep.lab.scenarios import Scenario
+from misstep.lab.service import Service
+
+PIPELINE = Path(__file__).parent / "workload" / "pipeline.py"
+NAME = "demo"
+"""Name of the cluster, in its session."""
+HEADROOM = 2_200_000_000
+"""Bytes above today's use at which the memory monitor kills: what the worker node's own processes need,
+and what the growing task takes before it."""
+OVERSHOOT = 1_500_000_000
+"""Bytes that the task would take beyond that; it ends the growth if the monitor should fail to kill."""
+PATIENCE = 60.0
+"""Seconds after the job's start until a missing verdict is a wrong one."""
+STEADY = 3.0
+"""Seconds for which a verdict must stand unchanged where the job does not end."""
+
+
+class Render(Protocol):
+    """Draws an incident."""
+
+    def __call__(self, incident: dict[str, Any], *, color: bool, width: int) -> str:
+        """The verdict as text."""
+        ...
+
+
+def run_demo(
+    name: str, *, render: Render, keep: bool = False, json: bool = False, data: Path | None = None
+) -> Exit:
+    """Run a scenario to its verdict.
+
+    Args:
+        name: a scenario of `misstep.lab.scenarios`.
+        render: draws an incident; front ends own how it looks.
+        keep: leave everything up after the verdict, until Ctrl-C.
+        json: print the incident as JSON instead.
+        data: where to keep what was recorded; by default it goes away with the demo.
+
+    Raises:
+        SettingsError: there is no such scenario.
+        MissingExtraError: Ray is not installed.
+        UnavailableError: Ray, collector or agent did not start.
+    """
+    scenario = scenarios.find(name)
+    _require_ray()
+    color = "NO_COLOR" not in os.environ
+    narration = Narration(color=color and sys.stderr.isatty())
+    with Household() as home:
+        demo = Demo(scenario, home, narration, data)
+        demo.start()
+        verdict = demo.follow()
+        _show(verdict, scenario, render, json, color and sys.stdout.isatty())
+        outcome = _judge(verdict, scenario, narration)
+        if keep:
+            demo.keep()
+    return outcome
+
+
+class Verdict:
+    """What Misstep says at the end, and when the fault was.
+
+    Attributes:
+        incidents: those that stand.
+        instant: of the fault, Unix nanoseconds; None if it did not happen.
+        job: how the job ended, or RUNNING.
+    """
+
+    def __init__(self, incidents: list[dict[str, Any]], instant: int | None, job: str) -> None:
+        self.incidents = incidents
+        self.instant = instant
+        self.job = job
+
+
+class Demo:
+    """One run of a scenario."""
+
+    def __init__(self, scenario: Scenario, home: Household, narration: Narration, data: Path | None) -> None:
+        self._scenario = scenario
+        self._home = home
+        self._narration = narration
+        self._service = Service(home, data)
+        self._limit = 0
+        self._progress = home.folder / "progress.jsonl"
+        self._cluster = Cluster(
+            home,
+            self._ray_environment(),
+            narration.step,
+            memory_threshold=self._memory_threshold if scenario.memory_monitor else None,
+        )
+        self._client = self._service.client()
+        self._watch: FaultWatch | None = None
+        self._submission = ""
+
+    def start(self) -> None:
+        """Start Misstep and Ray side by side, then the job."""
+        self._narration.step(f"Scenario {self._scenario.name}: {self._scenario.summary}")
+        self._narration.step(
+            f"Starting Misstep: collector {self._service.url}, agent {self._service.agent_url}"
+        )
+        self._service.start(self._cluster.access)
+        self._cluster.start()
+        self._service.wait()
+        recipe = dict(self._scenario.recipe) | {"progress": str(self._progress)}
+        if self._scenario.memory_monitor:
+            recipe["table_shard_bytes"] = self._limit - memory.read().used + OVERSHOOT
+        path = self._home.folder / "recipe.json"
+        path.write_text(json.dumps(recipe))
+        command = shlex.join([sys.executable, str(PIPELINE), "--recipe", str(path)])
+        self._submission = self._cluster.jobs.submit(command)
+        self._narration.step(f"Ray is up with two nodes; submitted the job {self._submission}")
+        self._watch = FaultWatch(self._scenario, self._progress, self._cluster.kill_raylet)
+
+    def follow(self) -> Verdict:
+        """Tell what is seen until the verdict stands."""
+        deadline = time.monotonic() + PATIENCE
+        session, job, steady = "", "RUNNING", _Steady()
+        assert self._watch is not None
+        try:
+            while time.monotonic() < deadline:
+                time.sleep(0.5)
+                job = self._job_status(job)
+                session = session or self._session()
+                if not session:
+                    self._narration.waiting("Misstep has not heard of this Ray yet")
+                    continue
+                self._narration.timeline(self._client.get("timeline", session=session)["entries"])
+                answer = self._client.get("incidents", session=session)
+                steady.see(answer["incidents"])
+                self._narration.waiting(self._what_is_awaited(job, answer["incidents"]))
+                if self._final(job, answer, steady):
+                    return Verdict(answer["incidents"], self._watch.instant, job)
+            incidents = self._client.get("incidents", session=session)["incidents"] if session else []
+            return Verdict(incidents, self._watch.instant, job)
+        finally:
+            self._watch.close()
+
+    def keep(self) -> None:
+        """Stay up until Ctrl-C, and say what to try."""
+        shell = f"MISSTEP_ENDPOINT_FILE={self._service.endpoint_file} misstep"
+        for line in (
+            "",
+            "Everything stays up until Ctrl-C. Try, in another terminal:",
+            f"  {shell} diagnose",
+            f"  {shell} logs --contains Error",
+            f"  {shell} diagnose --json",
+            f"  curl -s {self._service.url}/api/misstep/v1/sessions",
+            f"  Ray's dashboard: http://127.0.0.1:{self._cluster.dashboard} "
+            f"(token: cat {self._cluster.token_file})",
+        ):
+            print(line, file=sys.stderr, flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            print("\nShutting down", file=sys.stderr)
+
+    def _final(self, job: str, answer: Mapping[str, Any], steady: _Steady) -> bool:
+        if self._scenario.blame is None:
+            return job in ENDED and bool(answer["settled"])
+        if not answer["incidents"]:
+            return job in ENDED and bool(answer["settled"]) and self._happened()
+        return bool(answer["settled"]) or steady.seconds() >= STEADY
+
+    def _happened(self) -> bool:
+        return self._watch is not None and self._watch.instant is not None
+
+    def _what_is_awaited(self, job: str, incidents: list[Any]) -> str:
+        if incidents:
+            return "an incident stands; waiting for the rest of the evidence"
+        if self._happened():
+            return "the fault happened; waiting for the verdict"
+        return f"the job is {job.lower()}"
+
+    def _job_status(self, last: str) -> str:
+        if last in ENDED:
+            return last
+        try:
+            return self._cluster.jobs.status(self._submission)
+        except UnavailableError:
+            return last
+
+    def _session(self) -> str:
+        for session in self._client.get("sessions")["sessions"]:
+            if session["kind"] == "ray" and session["name"] == NAME:
+                return str(session["session"])
+        return ""
+
+    def _ray_environment(self) -> dict[str, str]:
+        outer = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MISSTEP_"))}
+        return outer | child_environment(self._service.agent_url, cluster=NAME, environ=outer)
+
+    def _memory_threshold(self) -> float:
+        now = memory.read()
+        if now.free < HEADROOM + 2 * OVERSHOOT:
+            raise UnavailableError(
+                f"the oom scenario needs {(HEADROOM + 2 * OVERSHOOT) / 1e9:.1f} GB of free memory and "
+                f"{now.free / 1e9:.1f} GB are free; try another one, for example: misstep demo crash"
+            )
+        self._limit = now.used + HEADROOM
+        return self._limit / now.total
+
+
+class _Steady:
+    """For how long the incidents have named the same causes and entities."""
+
+    def __init__(self) -> None:
+        self._named: object = None
+        self._since = time.monotonic()
+
+    def see(self, incidents: list[dict[str, Any]]) -> None:
+        """Take the newest answer."""
+        named = [(i["id"], i["cause"], i["blamed"][:1]) for i in incidents]
+        if named != self._named:
+            self._named, self._since = named, time.monotonic()
+
+    def seconds(self) -> float:
+        """Since the last change."""
+        return time.monotonic() - self._since
+
+
+def _show(verdict: Verdict, scenario: Scenario, render: Render, as_json: bool, color: bool) -> None:
+    if as_json:
+        single = verdict.incidents[0] if len(verdict.incidents) == 1 else {"incidents": verdict.incidents}
+        print(json.dumps(single, indent=2))
+        return
+    width = shutil.get_terminal_size((100, 24)).columns
+    for incident in verdict.incidents:
+        print(f"\n{render(incident, color=color, width=width)}\n", flush=True)
+
+
+def _judge(verdict: Verdict, scenario: Scenario, narration: Narration) -> Exit:
+    """Hold the verdict against the ledger and say how it went."""
+    named = [_named(incident) for incident in verdict.incidents]
+    expected = [str(scenario.blame)] if scenario.blame else []
+    if scenario.blame is None and verdict.job != "SUCCEEDED":
+        narration.step(f"✗ The job did not succeed: it is {verdict.job}.")
+        return Exit.WRONG_VERDICT
+    if named != expected:
+        narration.step("✗ The verdict is not what was done.")
+        narration.step(f"    done:    {', '.join(expected) or 'nothing; the job is healthy'}")
+        narration.step(f"    verdict: {', '.join(named) or 'none'}")
+        return Exit.WRONG_VERDICT
+    if scenario.blame is None:
+        narration.step("✓ The job succeeded, and no incident was opened.")
+        return Exit.OK
+    text = f"✓ The verdict is what was done: {scenario.blame}"
+    if verdict.instant is not None:
+        latency = (verdict.incidents[0]["opened_ns"] - verdict.instant) / SECOND
+        text += f", {latency:.1f} s after it happened"
+    narration.step(f"{text}.")
+    return Exit.OK
+
+
+def _named(incident: Mapping[str, Any]) -> str:
+    blamed = (incident.get("blamed") or [{}])[0]
+    return f"{incident['cause']} → {blamed.get('kind', 'nobody')} {blamed.get('name', '')}"
+
+
+def _require_ray() -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("misstep demo", "demo", "ray")
