@@ -20,6 +20,7 @@ from misstep.agent import peers
 from misstep.agent.context import Context
 from misstep.agent.listener import Answer, Body, Listener, Request
 from misstep.agent.otlp import Value
+from misstep.agent.pids import start_ticks
 from misstep.agent.ray.events import Locate, Translator
 from misstep.agent.ray.redaction import command, url
 from misstep.agent.ray.shape import text
@@ -274,15 +275,6 @@ def _state(event: str, attributes: Mapping[str, Value]) -> str:
     if event != "command.exit":
         return ""
     return "killed" if attributes.get(names.EXIT_SIGNAL) else "exited"
-
-
-def start_ticks(pid: int) -> int:
-    """Field 22 of /proc/<pid>/stat, clock ticks since boot; 0 when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _refusal(status: int, message: str) -> Answer:
