@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from misstep.cli import endpoint
+from misstep.cli.terminal import say
 from misstep.core.errors import StorageError, UnavailableError
 
 TIMEOUT = 30.0
@@ -20,6 +21,23 @@ TIMEOUT = 30.0
 def log_file(data: Path) -> Path:
     """Where an `up` in the background writes what it would say."""
     return data / "up.log"
+
+
+def agent(data: Path, config: Path | None = None) -> str:
+    """The address of this machine's agent; starts `misstep up` in the background if none answers, and says so.
+
+    Raises:
+        UnavailableError: it cannot be started, or this machine has no agent (it is not Linux).
+    """
+    found = endpoint.find(data)
+    if found is None or "agent" not in found:
+        found = start(data, () if config is None else ("--config", str(config.absolute())))
+        say(
+            f"misstep: started `misstep up` in the background (pid {found['pid']}); stop it with: kill {found['pid']}"
+        )
+    if "agent" not in found:
+        raise UnavailableError("this machine has no agent: it needs Linux")
+    return str(found["agent"])
 
 
 def start(data: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
@@ -45,7 +63,8 @@ def start(data: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         # Another `up` may have won the race for the data folder: its addresses serve as well.
-        if (found := endpoint.find(data)) is not None and Path(found.get("data", "")) == data:
+        found = endpoint.find(data)
+        if found is not None and found["data"] == str(data) and ("agent" in found or sys.platform != "linux"):
             return found
         if process.poll() is not None:
             raise UnavailableError(f"misstep up ended at once:\n{_last_words(log)}")

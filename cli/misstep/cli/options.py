@@ -11,9 +11,9 @@ from misstep.core.errors import UnavailableError
 from misstep.core.settings import Settings, load
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """``--settings FILE``."""
-    parser.add_argument("--settings", metavar="FILE", type=Path, help="settings file instead of misstep.toml")
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """``--config FILE``."""
+    parser.add_argument("--config", metavar="FILE", type=Path, help="settings file instead of misstep.toml")
 
 
 def add_json(parser: argparse.ArgumentParser, help: str = "print JSON instead of text") -> None:
@@ -27,8 +27,8 @@ def add_collector(parser: argparse.ArgumentParser) -> None:
 
 
 def settings(arguments: argparse.Namespace, **overrides: object) -> Settings:
-    """The settings for a command with ``--settings``; overrides that are None are left out."""
-    return load(getattr(arguments, "settings", None), overrides=overrides)
+    """The settings for a command with ``--config``; overrides that are None are left out."""
+    return load(getattr(arguments, "config", None), overrides=overrides)
 
 
 def client(arguments: argparse.Namespace) -> Client:

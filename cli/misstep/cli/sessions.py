@@ -26,7 +26,7 @@ def choose(client: Client, wanted: str | None) -> Session:
     Raises:
         UnavailableError: there is none; the message says what there is.
     """
-    sessions: list[Session] = client.get("sessions")["sessions"]
+    sessions = pages(client, "sessions", "sessions")
     found = pick(sessions, wanted)
     if found is not None:
         return found
@@ -34,6 +34,18 @@ def choose(client: Client, wanted: str | None) -> Session:
         raise UnavailableError("no cluster was seen yet. Run something: misstep run -- python my_script.py")
     names = "\n".join(f"  {s['session']}" for s in sorted(sessions, key=lambda s: -s["started_ns"])[:8])
     raise UnavailableError(f"no session is called {wanted!r}." + (f" Known, newest first:\n{names}" if names else ""))  # fmt: skip
+
+
+def pages(client: Client, path: str, key: str, **query: object) -> list[dict[str, Any]]:
+    """All entries of a list of the API, page by page."""
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        answer = client.get(path, **query, cursor=cursor, limit=10_000)
+        found += answer[key]
+        cursor = answer["cursor"]
+        if cursor is None:
+            return found
 
 
 def _fits(session: str, wanted: str) -> bool:

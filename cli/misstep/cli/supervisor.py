@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import select
 import signal
@@ -12,8 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Self
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -31,40 +29,32 @@ class Child:
     """One process that is kept running.
 
     Attributes:
-        ready_file: where it writes its addresses as JSON once it serves.
         argv: how to start it; called again before each start, since addresses may have become known.
+        ready: what it says once it serves, None before.
     """
 
     name: str
     argv: Callable[[], Sequence[str]]
-    environ: Callable[[], Mapping[str, str]]
-    ready_file: Path
+    environ: Mapping[str, str]
+    ready: Callable[[], dict[str, Any] | None]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     pause: float = FIRST_PAUSE
     due: float = 0.0
-    restarts: int = field(default=0)
+    restarts: int = 0
+    status: int | None = None
 
     def start(self) -> None:
         """Start it in a process group of its own: Ctrl-C reaches us alone, and we end it in order."""
-        self.ready_file.unlink(missing_ok=True)
         self.process = subprocess.Popen(
             list(self.argv()),
-            env=dict(self.environ()),
+            env=dict(self.environ),
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
             process_group=0,
-            preexec_fn=_end_with_parent if _LIBC else None,  # noqa: PLW1509: no threads run here
+            preexec_fn=_end_with_parent if _LIBC else None,  # noqa: PLW1509  (no threads run here)
         )
         self.started = time.monotonic()
-
-    def ready(self) -> dict[str, Any] | None:
-        """What it wrote when it began to serve, or None before."""
-        try:
-            answer: dict[str, Any] = json.loads(self.ready_file.read_text())
-        except (OSError, ValueError):
-            return None
-        return answer
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after `GRACE`."""
@@ -111,7 +101,7 @@ class Supervisor:
         """Start a child and wait until it is ready.
 
         Returns:
-            What it wrote when ready, or its exit status if it ended before.
+            What it says when ready, or its exit status if it ended before (0 when the end was asked for).
 
         Raises:
             TimeoutError: neither came in `timeout` seconds; the child runs on and is ended with the rest.
@@ -125,14 +115,15 @@ class Supervisor:
                 return answer
             if (status := child.process.poll()) is not None:
                 self._children.remove(child)
+                child.status = status
                 return status
             self._wait(0.05)
         if self.stopping:
             return 0
         raise TimeoutError(child.name)
 
-    def watch(self) -> Iterator[Child]:
-        """Restart what dies until the end is asked for; yields each child that serves again."""
+    def watch(self) -> Iterator[tuple[Child, dict[str, Any]]]:
+        """Restart what dies until the end is asked for; yields each child that serves again, and what it says."""
         awaited: set[str] = set()
         while not self.stopping:
             now = time.monotonic()
@@ -144,9 +135,9 @@ class Supervisor:
                     awaited.add(child.name)
                 elif not child.due and (status := child.process.poll()) is not None:
                     self._schedule(child, status, now)
-                elif child.name in awaited and child.ready() is not None:
+                elif child.name in awaited and (answer := child.ready()) is not None:
                     awaited.discard(child.name)
-                    yield child
+                    yield child, answer
             dues = [child.due - now for child in self._children if child.due]
             self._wait(0.1 if awaited else max(0.01, min(dues, default=3600.0)))
 
@@ -158,6 +149,7 @@ class Supervisor:
         child.due = now + child.pause
         child.pause = min(child.pause * 2, LONGEST_PAUSE)
         child.restarts += 1
+        child.status = status
 
     def _stop(self, number: int, frame: object) -> None:
         self.stopping = True

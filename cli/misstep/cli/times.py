@@ -13,7 +13,7 @@ _AGO = re.compile(r"-?(\d+(?:\.\d+)?)([smhd])$")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(\.\d+)?)?$")
 
 
-def moment(text: str, now: int, zone: tzinfo | None = None) -> int:
+def moment(text: str, now: int, zone: tzinfo | None = None, *, last: int | None = None) -> int:
     """Read a moment, Unix nanoseconds.
 
     Args:
@@ -21,6 +21,8 @@ def moment(text: str, now: int, zone: tzinfo | None = None) -> int:
             ``-5m`` (so long ago; s, m, h, d) or ``now``.
         now: Unix nanoseconds.
         zone: the local zone; by default the machine's.
+        last: the newest moment that a bare clock time may mean: of a session that ended yesterday,
+            ``14:02`` is yesterday's.
 
     Raises:
         SettingsError: it is none of these.
@@ -32,7 +34,7 @@ def moment(text: str, now: int, zone: tzinfo | None = None) -> int:
         return now - round(float(ago[1]) * _UNITS[ago[2]] * SECOND)
     try:
         if clock := _CLOCK.match(text):
-            return _last_time_it_was(clock, now, zone)
+            return _last_time_it_was(clock, now if last is None else min(now, last + 60 * SECOND), zone)
         when = datetime.fromisoformat(text)
     except ValueError:
         raise SettingsError(

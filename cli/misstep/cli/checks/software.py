@@ -13,12 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from misstep.cli.checks import BROKEN, LIMITED, OK, Check
+from misstep.cli.parts import COLLECTOR
 
 PARTS = {
-    "collector": (
-        ("duckdb", "duckdb_extension_ducklake", "pyarrow", "ptars", "starlette", "uvicorn"),
-        BROKEN,
-    ),
+    "collector": (COLLECTOR, BROKEN),
     "cli": (("shtab",), LIMITED),
 }
 """The modules that each extra must have brought, and how bad it is without."""

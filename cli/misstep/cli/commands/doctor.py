@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 
 from misstep.cli.checks import BROKEN, LIMITED, OK, Check
-from misstep.cli.options import add_json, add_settings, settings
+from misstep.cli.options import add_config, add_json, settings
 from misstep.cli.terminal import Terminal, clean, paint, plain, terminal
 from misstep.core.exits import Exit
 
@@ -20,7 +20,7 @@ _MARKS = {OK: ("✓", "green"), LIMITED: ("▲", "yellow"), BROKEN: ("✗", "red
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_settings(parser)
+    add_config(parser)
     add_json(parser)
 
 

@@ -12,15 +12,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from misstep.cli import background, endpoint
-from misstep.cli.options import add_json, add_settings, settings
+from misstep.cli import background, children, endpoint
+from misstep.cli.options import add_config, add_json, settings
+from misstep.cli.parts import require_collector
 from misstep.cli.supervisor import Child, Supervisor
 from misstep.cli.terminal import say
-from misstep.core.errors import MissingExtraError, StorageError, UnavailableError
+from misstep.core.errors import StorageError, UnavailableError
 from misstep.core.exits import Exit
 from misstep.core.settings import Settings
 
@@ -33,28 +34,24 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder for everything that is stored")
     parser.add_argument("--port", metavar="N", type=int, help="port of the collector (default 7663)")
     parser.add_argument("--detach", action="store_true", help="go on in the background")
-    add_settings(parser)
+    add_config(parser)
     add_json(parser, "print the addresses as one line of JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Supervise until a signal comes."""
     chosen = settings(arguments, data=arguments.data, **{"collector.port": arguments.port})
-    chosen_data = chosen.data.absolute()
-    _require_collector()
-    lock = _lock(chosen_data)
+    data = chosen.data.absolute()
+    require_collector("misstep up", "all")
+    lock = _lock(data)
     if lock is None:
-        running = endpoint.find(chosen_data)
-        say(f"Misstep already runs on {chosen_data}" + (f", pid {running['pid']}." if running else "; it is still starting."))  # fmt: skip
-        if running:
-            _announce(running, arguments.json)
-        return Exit.OK
+        return _already(data, arguments.json)
     if arguments.detach:
         os.close(lock)
-        _announce(background.start(chosen_data, _flags(arguments)), arguments.json)
+        _announce(background.start(data, _flags(arguments)), arguments.json)
         return Exit.OK
     try:
-        return _supervise(chosen, chosen_data, arguments)
+        return _supervise(chosen, data, arguments)
     finally:
         os.close(lock)
 
@@ -62,18 +59,18 @@ def run(arguments: argparse.Namespace) -> int:
 def _supervise(chosen: Settings, data: Path, arguments: argparse.Namespace) -> int:
     addresses: dict[str, Any] = {"pid": os.getpid(), "data": str(data), "started_ns": time.time_ns()}
     files = endpoint.paths(data)
+    config = None if arguments.config is None else arguments.config.absolute()
     with Supervisor(say) as supervisor:
         try:
-            for child in _children(chosen, data, arguments, addresses):
+            for child in _children(chosen, data, arguments.port, config, files[0]):
                 status = _start(supervisor, child, addresses)
-                if status is not None:
-                    return status
-                if supervisor.stopping:
-                    return Exit.OK
+                if supervisor.stopping or status is not None:
+                    return status or Exit.OK
+                _publish(files[:1], addresses)
             _publish(files, addresses)
             _announce(addresses, arguments.json, hint=True)
-            for child in supervisor.watch():
-                _take(addresses, child.name, child.ready() or {})
+            for child, answer in supervisor.watch():
+                addresses.update(answer)
                 _publish(files, addresses)
                 say(f"the {child.name} serves again")
         finally:
@@ -83,26 +80,13 @@ def _supervise(chosen: Settings, data: Path, arguments: argparse.Namespace) -> i
 
 
 def _children(
-    chosen: Settings, data: Path, arguments: argparse.Namespace, addresses: Mapping[str, Any]
-) -> list[Child]:
-    def environ() -> dict[str, str]:
-        found = {**os.environ, "MISSTEP_DATA": str(data)}
-        if arguments.port is not None:
-            found["MISSTEP_COLLECTOR_PORT"] = str(arguments.port)
-        if "collector" in addresses:
-            found["MISSTEP_COLLECTOR_URL"] = addresses["collector"]
-        return found
-
-    def argv(name: str) -> list[str]:
-        found = [sys.executable, "-m", f"misstep.{name}", "--ready-file", str(data / f"{name}.ready.json")]
-        if arguments.settings is not None:
-            found += ["--settings", str(arguments.settings)]
-        return found
-
-    names = ["collector", "agent"] if sys.platform == "linux" else ["collector"]
-    if "agent" not in names:
+    chosen: Settings, data: Path, port: int | None, config: Path | None, file: Path
+) -> Iterator[Child]:
+    yield children.collector(data, port, config)
+    if sys.platform == "linux":
+        yield children.agent(data, chosen, config, file, say)
+    else:
         say("The agent needs Linux: this machine can collect and answer, but not watch itself.")
-    return [Child(n, lambda n=n: argv(n), environ, data / f"{n}.ready.json") for n in names]  # type: ignore[misc]
 
 
 def _start(supervisor: Supervisor, child: Child, addresses: dict[str, Any]) -> int | None:
@@ -114,41 +98,45 @@ def _start(supervisor: Supervisor, child: Child, addresses: dict[str, Any]) -> i
     if isinstance(answer, int):
         if not supervisor.stopping:
             say(f"misstep up: the {child.name} could not start (exit status {answer})")
-        return answer if answer > 0 else Exit.FAILURE if answer else None
-    _take(addresses, child.name, answer)
+        return answer if answer > 0 else Exit.FAILURE
+    addresses.update(answer)
     return None
-
-
-def _take(addresses: dict[str, Any], name: str, answer: Mapping[str, Any]) -> None:
-    if name == "collector":
-        addresses["collector"] = answer["url"]
-        addresses["otlp"] = answer.get("otlp", answer["url"])
-    else:
-        addresses["agent"] = answer["url"]
 
 
 def _publish(files: list[Path], addresses: dict[str, Any]) -> None:
     own, *common = files
     endpoint.write(own, addresses)
     for file in common:
-        # Another user of the default folder keeps it; commands then need to be told the data folder.
+        # Another `up` keeps the common file; commands then need to be told the data folder.
         if (holder := endpoint.holder(file)) in (None, os.getpid()):
             endpoint.write(file, addresses)
         else:
             say(
-                f"commands talk to the Misstep of pid {holder} unless MISSTEP_DATA={addresses['data']} is set"
+                f"commands ask the Misstep of pid {holder}, and this one with MISSTEP_DATA={addresses['data']}"
             )
+
+
+def _already(data: Path, as_json: bool) -> int:
+    running = endpoint.find(data)
+    if running is None or running.get("data") != str(data):
+        raise UnavailableError(
+            f"another `misstep up` is just starting or ending on {data}; try again in a moment"
+        )
+    say(f"Misstep already runs on {data} (pid {running['pid']}):")
+    _announce(running, as_json)
+    return Exit.OK
 
 
 def _announce(addresses: Mapping[str, Any], as_json: bool, *, hint: bool = False) -> None:
     if as_json:
-        print(json.dumps(addresses), flush=True)
+        print(json.dumps(addresses, sort_keys=True), flush=True)
         return
     print("Misstep watches this machine.")
-    print(f"  collector  {addresses['collector']}   keeps all in {addresses['data']}")
+    print(f"  collector  {addresses['collector']}")
     print(f"  OTLP       {addresses['otlp']}")
     if "agent" in addresses:
         print(f"  agent      {addresses['agent']}")
+    print(f"  data       {addresses['data']}")
     if hint:
         print(
             "\nIn another terminal:\n"
@@ -177,16 +165,6 @@ def _lock(data: Path) -> int | None:
     return handle
 
 
-def _require_collector() -> None:
-    from importlib.util import find_spec
-
-    for module in ("duckdb", "uvicorn", "starlette", "ptars", "pyarrow"):
-        if find_spec(module) is None:
-            raise MissingExtraError("misstep up", "all", module)
-
-
 def _flags(arguments: argparse.Namespace) -> list[str]:
     found = [] if arguments.port is None else ["--port", str(arguments.port)]
-    if arguments.settings is not None:
-        found += ["--settings", str(arguments.settings.absolute())]
-    return found
+    return found if arguments.config is None else [*found, "--config", str(arguments.config.absolute())]

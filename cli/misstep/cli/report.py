@@ -1,0 +1,115 @@
+"""A session's answer in words: its incidents, or one clear line that there are none, and what could not be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, tzinfo
+from typing import Any
+
+from misstep.cli.terminal import Terminal, clean, paint, plain
+from misstep.cli.times import clock
+from misstep.cli.verdict import gaps, moment_of, render, section
+
+_NOUNS = {"tasks": "task", "actors": "actor", "workers": "worker", "nodes": "node", "jobs": "job"}
+_STATES = {
+    "FINISHED": "finished", "FAILED": "failed", "RUNNING": "running", "RUNNING_IN_RAY_GET": "waiting in ray.get",
+    "RUNNING_IN_RAY_WAIT": "waiting in ray.wait", "ALIVE": "alive", "DEAD": "gone", "SUCCEEDED": "succeeded",
+    "PENDING_NODE_ASSIGNMENT": "waiting for resources", "PENDING_ARGS_AVAIL": "waiting for arguments",
+    "PENDING_CREATION": "being created", "RESTARTING": "restarting", "CREATED": "running", "unknown": "seen",
+}  # fmt: skip
+"""Ray's states as people say them; the others are said as they are, in small letters."""
+
+
+def report(
+    answer: Mapping[str, Any],
+    session: Mapping[str, Any],
+    screen: Terminal,
+    *,
+    everything: bool = False,
+    at: int | None = None,
+    today: date | None = None,
+    zone: tzinfo | None = None,
+) -> str:
+    """The text for a session, without a newline at its end.
+
+    Args:
+        answer: of ``incidents``.
+        session: its entry in ``sessions``.
+        screen: what the terminal can show.
+        everything: recovered incidents in full instead of one line.
+        at: the time that was asked about; None is now.
+        today: the reader's date.
+        zone: time zone of clock times.
+    """
+    incidents: list[Mapping[str, Any]] = sorted(answer["incidents"], key=lambda i: (i["onset_ns"], i["id"]))
+    recovered: list[Mapping[str, Any]] = sorted(answer["recovered"], key=lambda i: (i["onset_ns"], i["id"]))
+    shown = [*incidents, *(recovered if everything else ())]
+    parts = [
+        render(i, color=screen.color, width=screen.width, started_ns=session["started_ns"], today=today, zone=zone)
+        for i in shown
+    ]  # fmt: skip
+    if not incidents:
+        parts.insert(0, _healthy(answer, session, screen, at, today, zone))
+    if recovered and not everything:
+        parts.append(_recovered(recovered, screen, zone))
+    text = "\n\n".join(parts)
+    return text if screen.unicode else plain(text)
+
+
+def counts(summary: Mapping[str, Mapping[str, int]]) -> str:
+    """``214 tasks finished, 3 running · 2 actors alive · 9 workers gone · 2 nodes alive``."""
+    parts = []
+    for key, noun in _NOUNS.items():
+        states: dict[str, int] = {}
+        for state, number in (summary.get(key) or {}).items():
+            words = _STATES.get(state) or clean(state).replace("_", " ").lower()
+            states[words] = states.get(words, 0) + number
+        if not states:
+            continue
+        first, *rest = sorted(states.items(), key=lambda item: (-item[1], item[0]))
+        head = f"{first[1]} {noun}{'s' if first[1] != 1 else ''} {first[0]}"
+        parts.append(", ".join([head, *(f"{number} {state}" for state, number in rest)]))
+    return " · ".join(parts)
+
+
+def _healthy(
+    answer: Mapping[str, Any],
+    session: Mapping[str, Any],
+    screen: Terminal,
+    at: int | None,
+    today: date | None,
+    zone: tzinfo | None,
+) -> str:
+    name = clean(str(session["name"]))
+    words = f"{name} · {_state(answer, session, at, today, zone)}"
+    head = f"{paint('✓', 'green', 'bold', on=screen.color)} {paint(words, 'bold', on=screen.color)}"
+    ran = counts(answer["summary"])
+    gap = section("Not seen", gaps(answer["unseen"]), screen.color, screen.width)
+    body = "\n".join(
+        part for part in (section("Ran", [ran] if ran else [], screen.color, screen.width), gap) if part
+    )
+    return f"{head}\n\n{body}" if body else head
+
+
+def _state(
+    answer: Mapping[str, Any],
+    session: Mapping[str, Any],
+    at: int | None,
+    today: date | None,
+    zone: tzinfo | None,
+) -> str:
+    ended = session.get("ended_ns")
+    if ended is not None and (at is None or ended <= at):
+        how = "it vanished" if session["state"] == "lost" else "it ended"
+        return f"nothing went wrong · {how} at {clock(ended, zone, today)}"
+    if not any((answer["summary"].get("jobs") or {}).values()):
+        return f"no job has run yet · as of {clock(answer['as_of_ns'], zone, today)}"
+    return f"nothing is wrong · as of {clock(answer['as_of_ns'], zone, today)}"
+
+
+def _recovered(recovered: Sequence[Mapping[str, Any]], screen: Terminal, zone: tzinfo | None) -> str:
+    entries = [f"{clock(moment_of(i), zone)} {i['title']}" for i in recovered[:3]]
+    if len(recovered) > 3:
+        entries.append(f"and {len(recovered) - 3} more")
+    entries[-1] += " (misstep diagnose --all)"
+    return section("Recovered", entries, screen.color, screen.width)
