@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from misstep.core.errors import MisstepError, MissingExtraError
+from misstep.core.errors import MissingExtraError, MisstepError
 from misstep.core.exits import Exit
 from misstep.core.settings import CollectorSettings, Settings, load
 
@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         An `Exit`.
     """
     asked = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr
+    )
     try:
         settings = load(asked.config, overrides=_overrides(asked))
         return _new_token(settings, asked) if asked.new_token else _run(settings, asked)
@@ -57,7 +59,10 @@ def _new_token(settings: Settings, asked: argparse.Namespace) -> int:
 
     scopes = tuple(part.strip() for part in asked.new_token.split(",") if part.strip())
     token = Tokens(settings.data / TOKENS_FILE).create(asked.token_name, scopes)
-    print(f"It is shown once; give it as: Authorization: Bearer <token>  (scopes: {', '.join(scopes)})", file=sys.stderr)
+    print(
+        f"It is shown once; give it as: Authorization: Bearer <token>  (scopes: {', '.join(scopes)})",
+        file=sys.stderr,
+    )
     print(token)
     return Exit.OK
 
@@ -74,21 +79,30 @@ def _overrides(asked: argparse.Namespace) -> dict[str, object]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="misstep collector", description="Takes telemetry, keeps it, diagnoses it, and answers questions."
+        prog="misstep collector",
+        description="Takes telemetry, keeps it, diagnoses it, and answers questions.",
     )
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder for journal, lake and tokens")
     parser.add_argument("--host", help="address to listen on; off loopback it needs a token and TLS")
     parser.add_argument("--port", type=int, help="port of the API; 0 for any")
     parser.add_argument("--otlp-port", type=int, help="port of OTLP over HTTP; 0 for any")
     parser.add_argument(
-        "--trust-user", metavar="USER", action="append", help="a local user who needs no token; may be repeated"
+        "--trust-user",
+        metavar="USER",
+        action="append",
+        help="a local user who needs no token; may be repeated",
     )
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings, by default ./misstep.toml")
     parser.add_argument(
-        "--ready-file", metavar="FILE", type=Path, help="where to write the addresses once connections are taken"
+        "--ready-file",
+        metavar="FILE",
+        type=Path,
+        help="where to write the addresses once connections are taken",
     )
     parser.add_argument(
-        "--new-token", metavar="SCOPES", help="issue a token for ingest, read or admin (comma-separated), print it, and end"
+        "--new-token",
+        metavar="SCOPES",
+        help="issue a token for ingest, read or admin (comma-separated), print it, and end",
     )
     parser.add_argument("--token-name", metavar="NAME", default="unnamed", help="what the new token is for")
     return parser

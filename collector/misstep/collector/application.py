@@ -48,11 +48,13 @@ class Application:
             if path not in OPEN_PATHS:
                 self._access.admit_user(peer, headers, "read")
             if path.startswith("/v1/"):
-                raise Refusal(404, "path", f"nothing is taken at {path}; this collector takes {', '.join(PATHS)}")
+                raise Refusal(
+                    404, "path", f"nothing is taken at {path}; this collector takes {', '.join(PATHS)}"
+                )
             await self._api(scope, receive, send)
         except Refusal as refusal:
             await self._refuse(path, refusal, send)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one request must not end the process
             _log.exception("%s %s failed", scope["method"], path)
             await self._refuse(path, Refusal(500, "internal", "the collector failed; its log says why"), send)
 

@@ -87,9 +87,7 @@ async def read(receive: Receive, declared: bytes | None, limit: int, budget: Bud
                     raise Refusal(400, "malformed", "the connection ended inside the body", close=True)
     except TimeoutError:
         budget.give(taken)
-        raise Refusal(
-            408, "timeout", f"the body took longer than {READ_SECONDS:.0f} s", close=True
-        ) from None
+        raise Refusal(408, "timeout", f"the body took longer than {READ_SECONDS:.0f} s", close=True) from None
     except BaseException:
         budget.give(taken)
         raise
@@ -128,7 +126,9 @@ def expand(body: bytes, encoding: str, limit: int) -> tuple[bytes, bytes, str]:
     except _Full:
         if by_ratio < limit:
             raise Refusal(
-                413, "ratio", f"more than {RATIO_LIMIT} times larger than sent; send smaller or uncompressed requests"
+                413,
+                "ratio",
+                f"more than {RATIO_LIMIT} times larger than sent; send smaller or uncompressed requests",
             ) from None
         raise too_large(limit) from None
     if rest:

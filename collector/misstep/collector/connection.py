@@ -12,9 +12,7 @@ from misstep.collector.access import Peer
 HEAD_LIMIT = 64 * 1024
 """Bytes of request line and headers; the parser below has no limit of its own."""
 
-_TOO_LONG = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-)
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Connection(HttpToolsProtocol):

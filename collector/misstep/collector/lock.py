@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from misstep.core.errors import StorageError, UnavailableError
 
@@ -51,7 +52,7 @@ class FolderLock:
         """Let go."""
         os.close(self._descriptor)
 
-    def __enter__(self) -> FolderLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

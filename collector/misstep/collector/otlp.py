@@ -185,7 +185,9 @@ def _sender_of(headers: Headers) -> tuple[str, str, int]:
     agent, seq = headers.get(b"misstep-agent", b""), headers.get(b"misstep-seq", b"")
     if not (0 < len(boot) <= 64 and 0 < len(agent) <= 256 and seq.isdigit() and len(seq) <= 18):
         raise Refusal(
-            400, "agent_headers", "Misstep-Boot needs Misstep-Agent and a whole number in Misstep-Seq beside it"
+            400,
+            "agent_headers",
+            "Misstep-Boot needs Misstep-Agent and a whole number in Misstep-Seq beside it",
         )
     return agent.decode("latin-1"), boot.decode("latin-1"), int(seq)
 

@@ -8,7 +8,6 @@ state (3), uid (7) and inode (9).
 from __future__ import annotations
 
 import ipaddress
-import os
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -102,8 +101,8 @@ def _pid_of(inode: str, proc: Path) -> int:
         if not entry.name.isdigit():
             continue
         try:
-            for link in os.scandir(entry / "fd"):
-                if os.readlink(link.path) == wanted:
+            for link in (entry / "fd").iterdir():
+                if str(link.readlink()) == wanted:
                     return int(entry.name)
         except OSError:
             continue

@@ -113,7 +113,9 @@ def run(
                 stack.callback(listener.socket.close)
             access = Access(tokens, users=users, hosts=(options.host, *options.allow_host))
             addresses = _addresses(settings, listeners, clock, tls=bool(tls))
-            _serve(settings, access, listeners, tls, clock, lambda: _announce(addresses, listeners, ready_file))
+            _serve(
+                settings, access, listeners, tls, clock, lambda: _announce(addresses, listeners, ready_file)
+            )
 
 
 def _serve(
@@ -166,6 +168,7 @@ class Readiness:
         self._ready = False
 
     def __call__(self) -> bool:
+        """Ask."""
         self._ready = self._ready or self._store.ingested(before=self._started)
         return self._ready
 
@@ -183,7 +186,9 @@ def _load(config: uvicorn.Config) -> None:
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"collector.tls_certificate or collector.tls_key cannot be used: {error}") from error
+        raise SettingsError(
+            f"collector.tls_certificate or collector.tls_key cannot be used: {error}"
+        ) from error
 
 
 def _addresses(

@@ -56,7 +56,9 @@ def bind(host: str, port: int, *, insist: bool, purpose: str) -> Listener:
         if chosen not in _RAY_PORTS:
             return Listener(bound, chosen, f"port {port} for {purpose} {taken}; using {chosen}")
         bound.close()
-    raise UnavailableError(f"no free port for {purpose} outside Ray's {_RAY_PORTS.start}-{_RAY_PORTS.stop - 1}")
+    raise UnavailableError(
+        f"no free port for {purpose} outside Ray's {_RAY_PORTS.start}-{_RAY_PORTS.stop - 1}"
+    )
 
 
 def url(host: str, port: int, *, tls: bool) -> str:

@@ -25,10 +25,16 @@ class Telemetry:
     def __init__(self, store_stats: Callable[[], dict[str, float]] = dict) -> None:
         self.registry = CollectorRegistry()
         requests = Counter(
-            "misstep_collector_requests", "OTLP requests that were acknowledged", ["signal"], registry=self.registry
+            "misstep_collector_requests",
+            "OTLP requests that were acknowledged",
+            ["signal"],
+            registry=self.registry,
         )
         received = Counter(
-            "misstep_collector_received_bytes", "OTLP bytes acknowledged, as sent", ["signal"], registry=self.registry
+            "misstep_collector_received_bytes",
+            "OTLP bytes acknowledged, as sent",
+            ["signal"],
+            registry=self.registry,
         )
         duplicates = Counter(
             "misstep_collector_duplicates",
@@ -43,7 +49,10 @@ class Telemetry:
             registry=self.registry,
         )
         refused = Counter(
-            "misstep_collector_refused", "requests that were refused whole", ["reason"], registry=self.registry
+            "misstep_collector_refused",
+            "requests that were refused whole",
+            ["reason"],
+            registry=self.registry,
         )
         self.requests = {s: requests.labels(s) for s in SIGNALS}
         self.received = {s: received.labels(s) for s in SIGNALS}
@@ -69,7 +78,9 @@ class Telemetry:
             "misstep_collector_diagnosis_seconds", "time spent in diagnosis", registry=self.registry
         )
         self.tick_lag_seconds = Gauge(
-            "misstep_collector_diagnosis_lag_seconds", "age of the last diagnosed second", registry=self.registry
+            "misstep_collector_diagnosis_lag_seconds",
+            "age of the last diagnosed second",
+            registry=self.registry,
         )
         self.registry.register(_Process())
         self.registry.register(_Store(store_stats))

@@ -79,7 +79,7 @@ class Ticker(threading.Thread):
             except StorageError as error:
                 _log.warning("diagnosis waits for the disk: %s", error)
                 self._stop_asked.wait(_RETRY_SECONDS)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the loop must outlive its ticks
                 self._telemetry.tick_failures.inc()
                 _log.exception("diagnosis failed; it tries again")
                 self._stop_asked.wait(_RETRY_SECONDS)
@@ -123,7 +123,7 @@ class Ticker(threading.Thread):
             texts = {incident.id: incident.to_json() for incident in incidents}
         except StorageError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one detector must not stop the others
             self._telemetry.tick_failures.inc()
             said = f"{type(error).__name__}: {error}"[:300]
             if self._failures.get(session) != said:

@@ -93,7 +93,9 @@ class Tokens:
             raise SettingsError(
                 f"{self.path} is open to others (mode {status.st_mode & 0o777:o}); close it with: chmod 600 {self.path}"
             )
-        self._scopes = {str(e["hash"]): frozenset(e["scopes"]) & frozenset(SCOPES) for e in _entries(self.path)}
+        self._scopes = {
+            str(e["hash"]): frozenset(e["scopes"]) & frozenset(SCOPES) for e in _entries(self.path)
+        }
         self._stamp = stamp
 
 
@@ -104,7 +106,15 @@ def _digest(token: str) -> str:
 def _entries(path: Path) -> list[dict[str, object]]:
     try:
         entries = json.loads(path.read_text())["tokens"]
-        return [{"name": str(e["name"]), "hash": e["hash"], "scopes": list(e["scopes"]), "created_ns": e["created_ns"]} for e in entries]
+        return [
+            {
+                "name": str(e["name"]),
+                "hash": e["hash"],
+                "scopes": list(e["scopes"]),
+                "created_ns": e["created_ns"],
+            }
+            for e in entries
+        ]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -120,6 +130,6 @@ def _write(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error

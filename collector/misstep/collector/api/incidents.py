@@ -97,7 +97,9 @@ def _one(context: Context, query: dict[str, Any]) -> dict[str, Any]:
     for incident in context.store.incidents(at=query["at"]):
         if incident["id"] == query["id"]:
             return incident
-    raise Refusal(404, "not_found", f"no incident {query['id'][:100]!r} at that time; GET incidents lists them")
+    raise Refusal(
+        404, "not_found", f"no incident {query['id'][:100]!r} at that time; GET incidents lists them"
+    )
 
 
 def _settled(view: View, session: str | None, tick: int) -> bool:

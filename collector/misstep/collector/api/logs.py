@@ -141,7 +141,9 @@ OPERATIONS = (
             Parameter("around", "time", f"{AROUND_SECONDS} s on both sides of this time"),
             SINCE,
             UNTIL,
-            Parameter("newest", "flag", "the last records instead of the first; one page only", default=False),
+            Parameter(
+                "newest", "flag", "the last records instead of the first; one page only", default=False
+            ),
             AT,
             LIMIT,
             CURSOR,

@@ -79,7 +79,9 @@ def parse_time(text: str) -> int:
             return int(whole) * SECOND + int((fraction + "0" * 9)[:9])
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"not a time: {text!r}; write Unix seconds, nanoseconds, or 2026-01-31T14:02:31Z") from None
+        raise ValueError(
+            f"not a time: {text!r}; write Unix seconds, nanoseconds, or 2026-01-31T14:02:31Z"
+        ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6) * 1000
 

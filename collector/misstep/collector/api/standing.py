@@ -14,7 +14,9 @@ SETTLE_SECONDS = 3
 
 _COUNTED = {"tasks": "task", "actors": "actor", "workers": "ray_worker", "nodes": "ray_node", "jobs": "job"}
 _TELLING = tuple(
-    e.name for e in names.EVENTS if e.name.startswith(("ray.", "process.", "command.", "kernel.oom", "kernel.seg"))
+    e.name
+    for e in names.EVENTS
+    if e.name.startswith(("ray.", "process.", "command.", "kernel.oom", "kernel.seg"))
 )
 _ENDED = ("FINISHED", "STOPPED", "SUCCEEDED", "FAILED")
 

@@ -66,7 +66,9 @@ def _subject(row: LogRow) -> str:
     kind, _, id = row.entity.partition("/")
     if kind == "session" or not kind:
         return f"session {row.session}"
-    called = row.attributes.get(_CALLED.get(kind, "")) or (row.resource.get(names.HOST_NAME) if kind == "host" else "")
+    called = row.attributes.get(_CALLED.get(kind, "")) or (
+        row.resource.get(names.HOST_NAME) if kind == "host" else ""
+    )
     return f"{_TITLES.get(kind, kind)} {called or id[:_SHORT]}"
 
 
@@ -83,7 +85,9 @@ def _list(context: Context, query: dict[str, Any]) -> dict[str, Any]:
     )
     shown = rows[:limit]
     entries = [
-        {"ts_ns": r.ts, "statement": said, "entity": r.entity, "kind": "event"} for r in shown if (said := statement(r))
+        {"ts_ns": r.ts, "statement": said, "entity": r.entity, "kind": "event"}
+        for r in shown
+        if (said := statement(r))
     ]
     if after is None:
         entries += _incidents(context, query)
