@@ -133,7 +133,7 @@ class Cluster:
             f"--min-worker-port={first}", f"--max-worker-port={first + WORKER_PORTS - 1}",
             "--disable-usage-stats", "--log-style=record", "--log-color=false",
         ]  # fmt: skip
-        self._pids[name] = self._home.start(name, argv, self._environment | extra)
+        self._pids[name] = self._home.start(name, argv, self._environment | dict(extra))
 
     def _wait(self, ready: Callable[[], bool], deadline: float) -> None:
         while not ready():

@@ -168,8 +168,7 @@ class Demo:
             f"  {shell} logs --contains Error",
             f"  {shell} diagnose --json",
             f"  curl -s {self._service.url}/api/misstep/v1/sessions",
-            f"  Ray's dashboard: http://127.0.0.1:{self._cluster.dashboard} "
-            f"(token: cat {self._cluster.token_file})",
+            f"  cat {self._cluster.token_file}   # the token for http://127.0.0.1:{self._cluster.dashboard}",
         ):
             print(line, file=sys.stderr, flush=True)
         try:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from misstep.core.errors import UnavailableError
 from misstep.lab import keeper
@@ -39,7 +40,7 @@ class Household:
             start_new_session=True,
         )
 
-    def __enter__(self) -> Household:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,0 +1,153 @@
+"""Runs one case under `misstep run` and collects what Misstep says of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from misstep.core.client import Client
+from misstep.core.clock import SECOND
+from misstep.lab.cases.ledger import Case
+
+SCRIPT_NAME = "train.py"
+SETTLE = 20.0
+"""Seconds after the command's end until what stands is the verdict, settled or not."""
+STEADY = 4.0
+"""Seconds for which a verdict on a command that hangs must stand."""
+
+
+@dataclass
+class Outcome:
+    """What came of a case.
+
+    Attributes:
+        exit: status of the command, negative for a signal; None if it had to be ended.
+        incidents: those that stand; `recovered` stood for a time.
+        seconds: how long the case took in all.
+        after: seconds from the end of the command (or its start, if it hangs) to the opening of the incident.
+    """
+
+    case: Case
+    exit: int | None = None
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    incidents: list[dict[str, Any]] = field(default_factory=list)
+    recovered: list[dict[str, Any]] = field(default_factory=list)
+    settled: bool = False
+    seconds: float = 0.0
+    after: float | None = None
+    output: str = ""
+
+
+class Runner:
+    """Runs cases one after the other.
+
+    Args:
+        client: of the collector that is asked.
+        environment: of the commands; it tells `misstep run` which Misstep is meant.
+        folder: where scripts and Ray sessions go; short, since Ray puts sockets below.
+    """
+
+    def __init__(self, client: Client, environment: dict[str, str], folder: Path) -> None:
+        self._client = client
+        self._environment = environment
+        self._folder = folder
+        self._number = 0
+
+    def run(self, case: Case) -> Outcome:
+        """Run a case to its verdict."""
+        self._number += 1
+        place = self._folder / f"c{self._number}"
+        place.mkdir()
+        shutil.copy(case.script, place / SCRIPT_NAME)
+        outcome = Outcome(case)
+        started, begun = time.time_ns(), time.monotonic()
+        with open(place / "output", "w+b") as output:
+            process = self._start(place, output)
+            try:
+                self._attend(process, case, place, started)
+                outcome.exit = None if process.poll() is None else process.returncode
+                ended = started if outcome.exit is None else time.time_ns()
+                self._ask(outcome, place, started, settle=outcome.exit is not None)
+            finally:
+                _end(process)
+            output.seek(0)
+            outcome.output = output.read().decode(errors="replace")
+        if outcome.incidents:
+            outcome.after = (outcome.incidents[0]["opened_ns"] - ended) / SECOND
+        outcome.seconds = time.monotonic() - begun
+        shutil.rmtree(place, ignore_errors=True)
+        return outcome
+
+    def _start(self, place: Path, output: Any) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", "misstep.cli", "run", "--", sys.executable, SCRIPT_NAME]
+        environment = self._environment | {"RAY_TMPDIR": str(place), "RAY_AUTH_MODE": "disabled"}
+        return subprocess.Popen(
+            argv,
+            cwd=place,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def _attend(self, process: subprocess.Popen[bytes], case: Case, place: Path, started: int) -> None:
+        """Return when the command has ended, hangs with a steady verdict, or its time is up."""
+        begun, steady_since, named = time.monotonic(), 0.0, ""
+        while process.poll() is None and (now := time.monotonic()) - begun < case.limit:
+            if case.interrupt and now - begun > case.interrupt:
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(30)
+                return
+            if case.hangs:
+                outcome = Outcome(case)
+                self._ask(outcome, place, started, settle=False)
+                text = str([(i["cause"], i["blamed"][:1]) for i in outcome.incidents])
+                if text != named:
+                    named, steady_since = text, now
+                elif outcome.incidents and now - steady_since > STEADY:
+                    return
+            time.sleep(0.5 if case.hangs else 0.1)
+
+    def _ask(self, outcome: Outcome, place: Path, started: int, *, settle: bool) -> None:
+        deadline = time.monotonic() + (SETTLE if settle else 0)
+        while True:
+            outcome.sessions = self._sessions(place, started)
+            outcome.incidents, outcome.recovered, settled = [], [], []
+            for session in outcome.sessions:
+                answer = self._client.get("incidents", session=session["session"])
+                outcome.incidents += answer["incidents"]
+                outcome.recovered += answer["recovered"]
+                settled.append(bool(answer["settled"]))
+            outcome.settled = bool(settled) and all(settled)
+            if outcome.settled or time.monotonic() > deadline:
+                return
+            time.sleep(0.5)
+
+    def _sessions(self, place: Path, started: int) -> list[dict[str, Any]]:
+        """The sessions of this case: Ray's below its folder, others by their time."""
+        found = []
+        for session in self._client.get("sessions")["sessions"]:
+            folder = session["attributes"].get("ray.folder", "")
+            mine = folder.startswith(f"{place}/") if folder else session["kind"] != "ray"
+            if mine and session["started_ns"] >= started - 2 * SECOND:
+                found.append(session)
+        return found
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the command's whole session; Ray's daemons follow their driver."""
+    for number, patience in ((signal.SIGINT, 15.0), (signal.SIGKILL, 5.0)):
+        if process.poll() is None:
+            try:
+                os.killpg(process.pid, number)
+                process.wait(patience)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                pass
