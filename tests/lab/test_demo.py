@@ -1,0 +1,52 @@
+"""`misstep demo` with real Ray, from the fault to the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from misstep.core.exits import Exit
+
+
+def demo(*arguments: str) -> tuple[int, Any, str]:
+    """Run it; returns exit status, what it printed as JSON, and its narration."""
+    done = subprocess.run(
+        [sys.executable, "-m", "misstep.cli", "demo", *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def leftovers() -> set[str]:
+    return {path.name for path in Path("/tmp").glob("misstep-*") if path.stat().st_uid == os.getuid()}
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_a_task_that_ray_kills_for_memory_is_blamed() -> None:
+    status, incident, narration = demo("oom")
+    assert status == Exit.OK, narration
+    assert incident["cause"] == "ray-oom-kill"
+    assert (incident["blamed"][0]["kind"], incident["blamed"][0]["name"]) == ("task", "tokenize")
+    assert "node-2" in incident["sentence"]
+    assert [entry for entry in incident["chain"] if entry["role"] == "cause"]
+    assert all(entry["evidence"] for entry in incident["chain"])
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_a_healthy_job_raises_no_incident_and_leaves_nothing_behind() -> None:
+    before = leftovers()
+    status, answer, narration = demo("healthy")
+    assert status == Exit.OK, narration
+    assert answer == {"incidents": []}
+    assert leftovers() <= before
