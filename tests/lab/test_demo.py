@@ -21,6 +21,7 @@ def demo(*arguments: str) -> tuple[int, Any, str]:
         capture_output=True,
         text=True,
         timeout=150,
+        check=False,
     )
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout), done.stderr
