@@ -105,8 +105,8 @@ def _deaths() -> Iterable[Case]:
     yield Case(
         "owner_killed", "object-lost", (("object", ""), ("actor", "Builder"), ("task", "Builder.build"))
     )
-    yield Case("environment_pip", "runtime-env-failed", task("tokenize"))
-    yield Case("environment_folder", "runtime-env-failed", actor("Renderer"))
+    yield Case("environment_pip", "runtime-env-failed", task("tokenize"), limit=100)
+    yield Case("environment_conda", "runtime-env-failed", actor("Renderer"))
 
 
 def _waits() -> Iterable[Case]:

@@ -1,5 +1,6 @@
 """Some failures are caught and some retried; one is not."""
 
+import os
 import time
 
 import ray
@@ -27,7 +28,7 @@ def merge(parts):
 
 
 ray.init()
-print(ray.get(flaky.remote(f"/tmp/flaky-{time.time_ns()}")))
+print(ray.get(flaky.remote(os.path.abspath("tries"))))
 for i in range(5):
     try:
         ray.get(optional.remote(i))

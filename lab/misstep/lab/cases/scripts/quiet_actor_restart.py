@@ -17,5 +17,5 @@ class Phoenix:
 
 ray.init()
 phoenix = Phoenix.remote()
-print(ray.get(phoenix.work.remote(f"/tmp/phoenix-{time.time_ns()}")))
+print(ray.get(phoenix.work.remote(os.path.abspath("tries"))))
 time.sleep(3)
