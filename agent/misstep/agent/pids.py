@@ -13,6 +13,15 @@ def parent(pid: int) -> int:
     return _field(pid, 1)
 
 
+def state(pid: int) -> str:
+    """State letter, ``Z`` for a zombie; empty when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return chr(file.read().rpartition(b")")[2].split()[0][0])
+    except (OSError, IndexError):
+        return ""
+
+
 def _field(pid: int, after_name: int) -> int:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

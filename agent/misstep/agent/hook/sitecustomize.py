@@ -8,6 +8,8 @@ A driver that dies of `ray.get()` shuts its cluster down at once, and what Ray w
 second can be lost. The text of the exception names function, pid, node, file and line.
 """
 
+# mypy: ignore-errors
+# Untyped, so that it runs on the oldest Python that a user's environment may have.
 import atexit
 import os
 import sys

@@ -59,11 +59,11 @@ _DEATHS = {
 
 _NOBODY = "f" * 24
 
-Locate = Callable[[str, int], str]
-"""(id of a Ray node, pid) → ``process/…`` when that process is on this machine, else empty."""
+Locate = Callable[[str, str, str, int], str]
+"""(session, role, id of a Ray node, pid) → ``process/…`` when that process is on this machine, else empty."""
 
 
-def _nowhere(node: str, pid: int) -> str:
+def _nowhere(session: str, role: str, node: str, pid: int) -> str:
     return ""
 
 
@@ -153,7 +153,8 @@ def record(
     if not isinstance(last, dict):
         last = {}
     state = str(last.get("state") or "")
-    _attribute(kind, inner, last, state, attributes, locate)
+    _attribute(kind, inner, last, state, attributes)
+    _place(kind, inner, attributes, session, locate)
     if _is_failure(kind, inner, last, state):
         severity = max(severity, ERROR)
     out.event(
@@ -182,7 +183,6 @@ def _attribute(
     last: dict[str, Any],
     state: str,
     held: dict[str, Value],
-    locate: Locate,
 ) -> None:
     worker = str(last.get("workerId") or inner.get("workerId") or "")
     node = str(last.get("nodeId") or inner.get("nodeId") or inner.get("driverNodeId") or "")
@@ -222,7 +222,19 @@ def _attribute(
             held[entity_key] = prefix + id
     if pid:
         held[names.PID] = pid
-        process = locate(node, pid) if node else ""
+
+
+def _place(kind: Kind, inner: dict[str, Any], held: dict[str, Value], session: str, locate: Locate) -> None:
+    """Say which process a worker or driver is; once, where Ray declares it."""
+    if kind.event == "ray.worker.definition":
+        role = "ray_driver" if inner.get("workerType") == "DRIVER" else "ray_worker"
+    elif kind.event == "ray.job.definition":
+        role = "ray_driver"
+    else:
+        return
+    node, pid = held.get(names.RAY_NODE), held.get(names.PID)
+    if isinstance(node, str) and isinstance(pid, int):
+        process = locate(session, role, node, pid)
         if process:
             held[names.PROCESS_ENTITY] = process
 

@@ -71,9 +71,9 @@ class Splitter:
                 if self._state in (_FIRST, _VALUE, _START) and self._text[at] == "{":
                     self._single = self._single or self._state == _START
                     value, end = self._object(at)
+                    if end < 0:
+                        break
                     if end == at:
-                        if self._skip is None:
-                            break
                         continue
                     self._state, at = self._after_value(), end
                     if value is not None:
@@ -109,9 +109,10 @@ class Splitter:
             raise InputError(f"not a JSON array of objects: unexpected {mark!r}")
 
     def _object(self, at: int) -> tuple[dict[str, Any] | None, int]:
+        """(object, index after it); the index is -1 until there is more to read, and `at` when it is to be skipped."""
         held = len(self._text) - at
         if held < self._need:
-            return None, at
+            return None, -1
         try:
             value, end = self._scan(self._text, at)
         except json.JSONDecodeError as error:
@@ -123,9 +124,10 @@ class Splitter:
                 raise InputError(f"malformed JSON: {error.msg}") from error
             if held > self._limit:
                 self.oversized += 1
-                self._skip = _Skip()
+                self._skip, self._need = _Skip(), 1
+                return None, at
             self._need = 2 * held  # a long object must not be scanned again with each piece
-            return None, at
+            return None, -1
         except (ValueError, RecursionError) as error:
             raise InputError(f"JSON that is not sane: {error}") from error
         self._need = 1

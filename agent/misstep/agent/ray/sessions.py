@@ -1,0 +1,369 @@
+"""The Ray sessions of this machine: found by their processes or by their first event, watched, and closed.
+
+Ray itself announces no end: `ray stop` or the death of a cluster leaves nodes, actors and tasks as they were last
+reported. So the end is read off the processes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from urllib.parse import urlsplit
+
+from misstep.agent import pids, procfs
+from misstep.agent.context import Context
+from misstep.agent.otlp import Value
+from misstep.agent.probe import OK, SourceState, failing, off
+from misstep.agent.ray import cluster
+from misstep.agent.ray.cluster import RayProcess
+from misstep.agent.records import INFO, WARNING, Records
+from misstep.core import names
+from misstep.core.clock import SECOND
+from misstep.core.identity import process_id
+
+_CURSOR = "ray_session:"
+_SEARCH_EVERY = 2 * SECOND
+_SILENT_AFTER = 20 * SECOND
+"""Monotonic nanoseconds after which a stream that is switched on and says nothing counts as failing: Ray's agent takes some 5 s to start."""
+_GCS_MAY_RETURN = 3 * SECOND
+_KEEP_ENDED = 30 * SECOND
+"""For so long the readers of an ended session's files go on."""
+_START_STREAM = 'misstep run -- COMMAND, or: eval "$(misstep env ray)" before ray start'
+
+
+class RaySession:
+    """One Ray session as far as this machine sees it.
+
+    Attributes:
+        name: Ray's.
+        session: ours.
+        processes: its raylets and GCS server here, by pid, with their start ticks.
+        head: whether its GCS runs, or ran, here.
+        ended: monotonic nanoseconds of its end, 0 while it lives.
+    """
+
+    def __init__(self, name: str, session: str, found: int) -> None:
+        self.name = name
+        self.session = session
+        self.found = found
+        self.processes: dict[int, tuple[RayProcess, int]] = {}
+        self.gone: dict[int, RayProcess] = {}
+        self.head = False
+        self.gcs_pid = 0
+        self.gcs_gone = 0
+        self.ended = 0
+        self.told: dict[str, Value] = {}
+
+    def any(self) -> RayProcess | None:
+        """What we know of the cluster, best from a raylet that lives."""
+        held = [process for process, _ in self.processes.values()] or list(self.gone.values())
+        return max(held, key=lambda process: (bool(process.dashboard), bool(process.folder)), default=None)
+
+    @property
+    def folder(self) -> str:
+        """The session's folder on this machine, or empty."""
+        return next(
+            (
+                p.folder
+                for p in [*[held for held, _ in self.processes.values()], *self.gone.values()]
+                if p.folder
+            ),
+            "",
+        )
+
+    @property
+    def dashboard(self) -> str:
+        """``http://host:port`` of the dashboard, or empty."""
+        known = self.any()
+        return known.dashboard if known is not None else ""
+
+    @property
+    def nodes(self) -> list[RayProcess]:
+        """The raylets here that live."""
+        return [process for process, _ in self.processes.values() if process.pid != self.gcs_pid]
+
+
+class RaySessions:
+    """Probe of Ray's sessions, and the list of them for the probes that read one each.
+
+    Args:
+        port: of our receiver, to know whether a Ray sends to us.
+    """
+
+    source = "ray_events"
+    interval = 1.0
+
+    def __init__(self, context: Context, port: int) -> None:
+        self._context = context
+        self._port = port
+        self._lock = threading.RLock()
+        self._sessions: dict[str, RaySession] = {}
+        self._heard: dict[str, int] = {}
+        self._nodes: dict[str, int] = {}
+        self._next_search = 0
+        self._boot = procfs.boot_time()
+        self._recalled = False
+
+    # -- for the receiver's thread -------------------------------------------------------------------
+    def heard(self, name: str, cluster_name: str) -> None:
+        """Events of a session came in."""
+        with self._lock:
+            first = name not in self._heard
+            self._heard[name] = self._context.clock.monotonic()
+            if len(self._heard) > 256:
+                del self._heard[next(iter(self._heard))]
+        if first:
+            self._context.workload.name_cluster(name, cluster_name)
+
+    def locate(self, session: str, role: str, node: str, pid: int) -> str:
+        """``process/…`` of a worker or driver of a session, when its Ray node is on this machine; else empty."""
+        workload = self._context.workload
+        known = workload.find(pid)
+        if not self._is_local(node):
+            return ""
+        start = known.start if known is not None else pids.start_ticks(pid)
+        if known is None or known.role in ("", "command", "registered"):
+            workload.register(pid, session=session, role=role)
+        return f"process/{process_id(self._context.host.id, pid, start)}" if start else ""
+
+    def admit(self, user: int) -> bool:
+        """Whether a user owns a Ray that we watch; our own user and root are admitted anyway."""
+        with self._lock:
+            return any(p.user == user for one in self._sessions.values() for p, _ in one.processes.values())
+
+    def _is_local(self, node: str) -> bool:
+        with self._lock:
+            if node in self._nodes:
+                return True
+            now = self._context.clock.monotonic()
+            if now < self._next_search:
+                return False
+            self._next_search = now + _SEARCH_EVERY
+            for pid in cluster.find():
+                process = cluster.read(pid)
+                if process is not None and process.node:
+                    self._nodes[process.node] = pid
+            return node in self._nodes
+
+    # -- for the other probes --------------------------------------------------------------------------
+    def all(self) -> list[RaySession]:
+        """Sessions that live, and those whose end is so fresh that their files may still grow."""
+        with self._lock:
+            return list(self._sessions.values())
+
+    def streams(self, one: RaySession) -> bool:
+        """Whether events of a session have come in."""
+        with self._lock:
+            return one.name in self._heard
+
+    # -- the probe -------------------------------------------------------------------------------------
+    def supported(self) -> SourceState:
+        """Always: without Ray there is merely nothing to say."""
+        return OK
+
+    def check(self, now: int, out: Records) -> SourceState | None:
+        """Find, announce, watch and close sessions."""
+        monotonic = self._context.clock.monotonic()
+        if not self._recalled:
+            self._recalled = True
+            self._recall(monotonic)
+        with self._lock:
+            for pid in self._candidates(monotonic):
+                self._meet(pid, monotonic)
+            for one in list(self._sessions.values()):
+                self._watch(one, now, monotonic, out)
+        if any(not one.ended for one in self._sessions.values()):
+            return None
+        return off("no Ray runs on this machine")
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _candidates(self, monotonic: int) -> list[int]:
+        known = {pid for one in self._sessions.values() for pid in one.processes}
+        found = [p.pid for p in self._context.workload.processes("raylet", "gcs") if p.pid not in known]
+        heard = [name for name, at in self._heard.items() if monotonic - at < 10 * SECOND]
+        if any(name not in self._sessions for name in heard) and monotonic >= self._next_search:
+            self._next_search = monotonic + _SEARCH_EVERY
+            found += [pid for pid in cluster.find() if pid not in known and pid not in found]
+        return found
+
+    def _meet(self, pid: int, monotonic: int) -> None:
+        process = cluster.read(pid)
+        start = pids.start_ticks(pid)
+        if process is None or not start:
+            return
+        workload = self._context.workload
+        if process.events:
+            workload.name_cluster(process.session, process.cluster)
+        session = workload.session_name(process.session)
+        one = self._sessions.get(process.session)
+        if one is None:
+            one = self._sessions[process.session] = RaySession(process.session, session, monotonic)
+        one.session = session
+        one.ended = 0
+        gcs = cluster.is_gcs(pid)
+        if gcs:
+            one.head, one.gcs_pid, one.gcs_gone = True, pid, 0
+        if process.node:
+            self._nodes[process.node] = pid
+        one.processes[pid] = (process, start)
+        workload.register(pid, session=session, role="gcs" if gcs else "raylet")
+
+    def _watch(self, one: RaySession, now: int, monotonic: int, out: Records) -> None:
+        if one.ended:
+            if monotonic - one.ended > _KEEP_ENDED:
+                del self._sessions[one.name]
+                self._heard.pop(one.name, None)
+            return
+        for pid, (process, start) in list(one.processes.items()):
+            if pids.start_ticks(pid) != start or pids.state(pid) == "Z":
+                del one.processes[pid]
+                one.gone[pid] = process
+                if self._nodes.get(process.node) == pid:
+                    del self._nodes[process.node]
+                if pid == one.gcs_pid:
+                    one.gcs_gone = monotonic
+        self._announce(one, now, out)
+        if not one.processes or (one.gcs_gone and monotonic - one.gcs_gone > _GCS_MAY_RETURN):
+            self._end(one, now, monotonic, out)
+        else:
+            self._context.coverage.report(self.source, self._state(one, monotonic), one.session)
+
+    def _announce(self, one: RaySession, now: int, out: Records) -> None:
+        known = one.any()
+        if known is None:
+            return
+        attributes: dict[str, Value] = {
+            names.RAY_SESSION_NAME: one.name,
+            "ray.version": known.version,
+            "ray.folder": one.folder,
+            "ray.address": known.gcs,
+            "ray.dashboard": known.dashboard,
+            "ray.events": "yes" if self._sends(known) else "no",
+            "ray.default_extra": known.extra,
+            "misstep.started_by": known.started_by,
+        }
+        if attributes == one.told or not one.processes:
+            return
+        one.told = attributes
+        oldest = min(start for _, start in one.processes.values())
+        began = self._boot + oldest * SECOND // procfs.TICKS if self._boot else now
+        out.event(
+            "session.start", entity=f"session/{one.session}", session=one.session, time=min(began, now),
+            attributes=attributes, body=f"Ray {known.version} in {one.folder}",
+        )  # fmt: skip
+        held = {
+            "session": one.session,
+            "pids": {str(pid): start for pid, (_, start) in one.processes.items()},
+        }
+        out.cursor(_CURSOR + one.name, json.dumps(held))
+
+    def _end(self, one: RaySession, now: int, monotonic: int, out: Records) -> None:
+        one.ended = monotonic
+        if one.head:
+            state, how = self._how(one)
+            out.event(
+                "session.end", entity=f"session/{one.session}", session=one.session, state=state, body=how,
+                severity=INFO if state == "ended" else WARNING, attributes={names.RAY_SESSION_NAME: one.name},
+            )  # fmt: skip
+        out.cursor(_CURSOR + one.name, "")
+        self._context.coverage.end(one.session)
+
+    def _how(self, one: RaySession) -> tuple[str, str]:
+        """Whether a session was shut down or vanished, by the end of its GCS."""
+        _, creator = cluster.started_at(one.name)
+        ending = self._context.workload.exit_of(one.gcs_pid)
+        if creator and not pids.start_ticks(creator):
+            driver = self._context.workload.exit_of(creator)
+            how = ""
+            if driver is not None:
+                how = f" (signal {driver.signal})" if driver.signal else f" (status {driver.code})"
+            return (
+                "ended",
+                f"the process that started this cluster, pid {creator}, is gone{how}, and its cluster went with it",
+            )
+        if ending is None:
+            said = _last_words(one.folder)
+            return (
+                ("ended", f"its GCS is gone; its log ends with: {said}")
+                if said
+                else ("lost", "its GCS is gone without a word")
+            )
+        if ending.signal in (0, 15) and not ending.code:
+            return "ended", "its GCS was shut down" + (" by SIGTERM" if ending.signal else "")
+        return (
+            "lost",
+            f"its GCS ended with {f'signal {ending.signal}' if ending.signal else f'status {ending.code}'}",
+        )
+
+    def _recall(self, monotonic: int) -> None:
+        """Sessions that we knew before a restart: those that ended meanwhile are closed with the next check."""
+        for key, text in self._context.spool.cursors(_CURSOR).items():
+            name = key[len(_CURSOR) :]
+            try:
+                held = json.loads(text)
+                session, before = str(held["session"]), {int(p): int(s) for p, s in held["pids"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+            for pid, start in before.items():
+                if pids.start_ticks(pid) == start:
+                    self._meet(pid, monotonic)
+            if name not in self._sessions:
+                one = self._sessions[name] = RaySession(name, session, monotonic)
+                one.head = True
+
+    # -- coverage --------------------------------------------------------------------------------------
+    def _sends(self, process: RayProcess) -> bool:
+        if not process.stream or not process.events:
+            return False
+        address = urlsplit(process.events)
+        return address.hostname in ("127.0.0.1", "localhost") and address.port == self._port
+
+    def _state(self, one: RaySession, monotonic: int) -> SourceState:
+        if one.name in self._heard:
+            known = one.any()
+            if known is not None and (0, 0) < known.release < cluster.WORKERS_SINCE:
+                return OK._replace(
+                    reason=f"Ray {known.version} sends no worker events; those come from its dashboard"
+                )
+            return OK
+        known = one.any()
+        if known is None:
+            return off("no process of it is left")
+        if (0, 0) < known.release < cluster.EVENTS_SINCE:
+            since = ".".join(map(str, cluster.EVENTS_SINCE))
+            return off(
+                f"Ray {known.version} has no event stream that we read",
+                f"pip install -U 'ray[default]>={since}'",
+            )
+        if known.extra == "no":
+            return off(
+                "ray is installed without [default], and then sends no events", "pip install 'ray[default]'"
+            )
+        if not known.stream:
+            return off("this Ray was started without its event stream", _START_STREAM)
+        if not self._sends(known):
+            return off(
+                f"this Ray sends its events to {known.events or 'nobody'}, not to this agent", _START_STREAM
+            )
+        if monotonic - one.found < _SILENT_AFTER:
+            return OK
+        return failing(
+            "Ray is set to send its events to this agent, and none came",
+            f"grep -i aggregator {one.folder}/logs/dashboard_agent.log",
+        )
+
+
+def _last_words(folder: str) -> str:
+    """What a GCS wrote when it was asked to stop, or an empty string."""
+    try:
+        with open(f"{folder}/logs/gcs_server.out", "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 16384))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next(
+        (line[-160:] for line in reversed(lines) if "SIGTERM" in line or "shutting down" in line.lower()), ""
+    )
