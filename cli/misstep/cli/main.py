@@ -19,13 +19,13 @@ from misstep.core.errors import MissingExtraError, MisstepError
 from misstep.core.exits import Exit
 
 COMMANDS = {
-    "demo": "a real fault in a real Ray cluster on this machine, to its verdict",
+    "demo": "break a real Ray job on this machine, and say why it broke",
     "up": "watch this machine: collector and agent, on loopback",
-    "run": "run a command under watch; its output and exit status stay as they are",
-    "env": "print the environment that makes a Ray of your own send its events",
+    "run": "run a command under watch, its output and exit status untouched",
+    "env": "print the environment that makes your own Ray send its events",
     "diagnose": "say why a job is slow, stuck or dead",
     "logs": "print stored log lines and events",
-    "show": "print what is known of one task, actor, worker, node or process",
+    "show": "print what is known of a task, actor, worker, node or process",
     "doctor": "say what this machine lets us see, and what opens the rest",
     "agent": "run the agent alone, as on each node of a cluster",
     "collector": "run the collector alone",
@@ -52,14 +52,22 @@ EXTRAS = {
 }
 """The extra that brings each module which may be missing."""
 
-EPILOG = """\
+HELP = """\
+usage: misstep COMMAND ...
+
+Names the first misstep of a distributed AI job: which cause, which machine,
+which line, with the evidence.
+
+commands:
+{commands}
+
 first commands to try:
   misstep demo                      a real fault, from start to verdict, in a minute
   misstep up                        watch this machine; leave it running
   misstep run -- python train.py    in another terminal: your script, unchanged
   misstep diagnose                  why it failed
 
-`misstep COMMAND --help` explains each. Exit codes: docs/commands.md.
+`misstep COMMAND --help` explains each. `misstep --version` tells the version.
 """
 
 _FORMAT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=24)
@@ -76,6 +84,14 @@ class Parser(argparse.ArgumentParser):
         if message.startswith(prefix):
             message += _nearest(message.removeprefix(prefix).split()[0], list(self._option_string_actions))
         self.exit(Exit.USAGE, f"{self.prog}: {message}\nTry: {self.prog} --help\n")
+
+
+class _Whole(Parser):
+    """The command line before a command is chosen."""
+
+    def format_help(self) -> str:
+        """Ours: argparse would break the table of commands."""
+        return HELP.format(commands="\n".join(f"  {name:<11} {line}" for name, line in COMMANDS.items()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,18 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser(commands: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The whole command line; only the named commands are imported and have their arguments."""
-    whole = Parser(
-        prog="misstep",
-        description="Names the first misstep of a distributed AI job: which cause, which machine, which line, with the evidence.",
-        epilog=EPILOG,
-        formatter_class=_FORMAT,
-    )
+    whole = _Whole(prog="misstep")
     whole.add_argument("--version", action="version", version=f"misstep {__version__}")
-    parts = whole.add_subparsers(
-        title="commands", dest="command", metavar="COMMAND", required=True, parser_class=Parser
-    )
+    parts = whole.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, summary in COMMANDS.items():
         part = parts.add_parser(name, help=summary, allow_abbrev=False, formatter_class=_FORMAT)
+        part.set_defaults(part=part)
         if name in commands:
             module = _module(name)
             part.description = module.__doc__
@@ -133,7 +143,9 @@ def _dispatch(arguments: list[str]) -> int:
         return Exit.USAGE
     try:
         known_arguments = _join_times(arguments) if command in _TIMED else arguments
-        parsed = parser([command] if command else []).parse_args(known_arguments)
+        parsed, unknown = parser([command] if command else []).parse_known_args(known_arguments)
+        if unknown:
+            parsed.part.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as stop:
         return int(stop.code or 0)
     return int(_module(parsed.command).run(parsed))

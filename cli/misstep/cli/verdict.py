@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import date, tzinfo
@@ -45,9 +46,13 @@ LABEL = 11
 """Columns of ``Not seen`` and its kind, gap included."""
 STATEMENT = 28
 """Columns below which a statement would fall to pieces; the source column goes first."""
+READABLE = 76
+"""Columns of a statement at most, so that its source does not stand far away."""
 WIDEST = 120
 """Longer lines are hard to read, however wide the terminal."""
 
+_UNIT = re.compile(r"(\d) (%|[kKMGT]?i?B(?:/s)?|ns|µs|ms|s|min|h|d)(?!\w)")
+"""A number and its unit stay on one line."""
 _COLORS = {"critical": "red", "error": "red", "warning": "yellow"}
 _WORDS = {"oom": "OOM", "ray": "Ray"}
 
@@ -67,7 +72,7 @@ def render(
     Args:
         incident: as the API gives it.
         color: paint with ANSI codes.
-        width: columns; no line is longer, unless a single word is.
+        width: columns; no line is longer, unless a single word or a command is.
         ascii: the terminal knows no Unicode.
         started_ns: start of the session, Unix nanoseconds; the headline then says how far into it.
         today: the reader's date; an incident of another day says which.
@@ -85,24 +90,53 @@ def render(
 
 
 def section(label: str, entries: Sequence[str], color: bool, width: int) -> str:
-    """``Not seen   first entry`` and the further entries below it, wrapped; empty where there are none."""
+    """``Not seen   first entry`` and the further entries below it, wrapped; empty where there are none.
+
+    What is wrapped of an entry is indented where there are several; an entry that begins with ``$ `` is a
+    command and stays whole, to be copied.
+    """
+    room = max(20, width - MARGIN - LABEL)
     lines: list[str] = []
-    for entry in entries:
-        lines += textwrap.wrap(clean(entry), max(20, width - MARGIN - LABEL), break_long_words=False, break_on_hyphens=False)  # fmt: skip
+    for entry in map(clean, entries):
+        if entry.startswith("$ "):
+            lines.append(f"  {entry[2:]}")
+            continue
+        head, *rest = _wrap(entry, room) or [""]
+        tail = _wrap(" ".join(rest), room - 2) if len(entries) > 1 else rest
+        lines += [head, *(f"  {line}" if len(entries) > 1 else line for line in tail)]
     head = " " * MARGIN + paint(label.ljust(LABEL), "bold", on=color)
-    rest = " " * (MARGIN + LABEL)
-    return "\n".join((head if i == 0 else rest) + line for i, line in enumerate(lines))
+    rest_of = " " * (MARGIN + LABEL)
+    return "\n".join((head if i == 0 else rest_of) + line for i, line in enumerate(lines))
+
+
+def flow(items: Sequence[str], width: int) -> list[str]:
+    """Items side by side, `` · `` between them; a line breaks between items, not within one."""
+    room = max(20, width - MARGIN - LABEL)
+    lines: list[str] = []
+    for item in map(clean, items):
+        if lines and len(lines[-1]) + 3 + len(item) <= room:
+            lines[-1] += f" · {item}"
+        else:
+            lines.append(item)
+    return lines
 
 
 def gaps(unseen: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What could not be seen, each with its reason and what would open it."""
-    found = []
+    """What could not be seen and why, each followed by the command that would open it."""
+    found: list[str] = []
     for gap in unseen:
-        source = str(gap.get("source", ""))
-        reason = f" ({gap['reason']})" if gap.get("reason") else ""
-        remedy = f": {gap['remedy']}" if gap.get("remedy") else ""
-        found.append(f"{_source(source)}{reason}{remedy}")
+        source = _source(str(gap.get("source", "")))
+        reason = str(gap.get("reason") or "")
+        found.append(f"{source} ({reason})" if reason else source)
+        if (remedy := f"$ {gap['remedy']}" if gap.get("remedy") else "") and remedy not in found:
+            found.append(remedy)
     return found
+
+
+def _wrap(text: str, room: int) -> list[str]:
+    bound = _UNIT.sub("\\1\u00a0\\2", text)
+    lines = textwrap.wrap(bound, room, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def _headline(
@@ -121,7 +155,7 @@ def _headline(
     glyph, hue = ("✓", "green") if recovered else ("✗", _COLORS.get(str(incident.get("severity")), "red"))
     title = _text(incident.get("title")) + (", and recovered" if recovered else "")
     words = f"{_cluster(incident)} · {title} · {when}"
-    lines = textwrap.wrap(words, width - MARGIN, break_long_words=False, break_on_hyphens=False)
+    lines = _wrap(words, width - MARGIN)
     return "\n".join(
         (paint(glyph, hue, "bold", on=color) + " " if i == 0 else " " * MARGIN)
         + paint(line, "bold", on=color)
@@ -138,10 +172,7 @@ def moment_of(incident: Mapping[str, Any]) -> int:
 
 
 def _paragraph(text: str, width: int) -> str:
-    indent = " " * MARGIN
-    return textwrap.fill(
-        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )  # fmt: skip
+    return "\n".join(" " * MARGIN + line for line in _wrap(text, width - MARGIN))
 
 
 def _chain(steps: Sequence[Mapping[str, Any]], color: bool, width: int, zone: tzinfo | None) -> str:
@@ -154,14 +185,14 @@ def _chain(steps: Sequence[Mapping[str, Any]], color: bool, width: int, zone: tz
     room = width - before - beside
     if room < STATEMENT:
         room, labels = width - before, [""] * len(steps)
-    room = min(room, max(map(len, statements)))
+    room = min(room, READABLE, max(map(len, statements)))
     lines: list[str] = []
     for step, statement, label in zip(steps, statements, labels, strict=True):
         role = str(step.get("role"))
         glyph = paint(
             GLYPHS.get(role, " "), *{"cause": ("red", "bold"), "symptom": ("yellow",)}.get(role, ()), on=color
         )
-        wrapped = textwrap.wrap(statement, room, break_on_hyphens=False) or [""]
+        wrapped = _wrap(statement, room) or [""]
         for i, line in enumerate(wrapped):
             body = paint(line.ljust(room), "bold", on=color) if role == "cause" else line.ljust(room)
             if i == 0:
@@ -188,10 +219,10 @@ def _sections(incident: Mapping[str, Any], color: bool, width: int) -> str:
     more = [*(incident.get("more") or ()), *([str(runbook)] if runbook else ())]
     parts = [
         section("Impact", [impact] if impact else [], color, width),
-        section("Not it", [" · ".join(not_it)] if not_it else [], color, width),
+        section("Not it", flow(not_it, width), color, width),
         section("Not seen", gaps(incident.get("unseen") or ()), color, width),
         section("Do now", [str(a) for a in incident.get("action") or ()], color, width),
-        section("More", [" · ".join(map(str, more))] if more else [], color, width),
+        section("More", flow(list(map(str, more)), width), color, width),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -204,7 +235,7 @@ def cause_words(cause: str) -> str:
 def _source(key: str) -> str:
     from misstep.core.names import SOURCES as MEANINGS
 
-    return MEANINGS.get(key, key.replace("_", " "))
+    return MEANINGS.get(key, key.replace("_", " ")).partition(" (")[0]
 
 
 def _cluster(incident: Mapping[str, Any]) -> str:
