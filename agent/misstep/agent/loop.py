@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from misstep.agent.context import Context
-from misstep.agent.probe import OK, Probe, SourceState, failing
+from misstep.agent.probe import Probe, SourceState, failing
 from misstep.agent.records import Records
 from misstep.agent.series import Series, Sheet, declared
 from misstep.core import names
@@ -36,7 +36,7 @@ class _Slot:
         try:
             if not self.supported:
                 state = self.probe.supported()
-                if state != OK:
+                if state.name != "ok":
                     self.due = monotonic + _ASK_AGAIN
                     return state
                 self.supported = True

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from misstep.agent.context import Context
+from misstep.agent.exits import ExitProbe, Exits
+from misstep.agent.host import HostProbe
+from misstep.agent.kernel_log import KernelLogProbe
 from misstep.agent.probe import Probe
+from misstep.agent.processes import ProcessProbe
 
 
 def probes(context: Context) -> list[Probe]:
     """All probes, in the order in which a tick calls them; what later ones need of earlier ones stands in `Workload`."""
-    return []
+    exits = Exits()
+    exit_probe = ExitProbe(exits)
+    return [exit_probe, ProcessProbe(context, exits, exit_probe), KernelLogProbe(context), HostProbe(context)]

@@ -14,7 +14,7 @@ from misstep.agent.otlp import Envelope, rejected
 from misstep.agent.probe import OK, SourceState, failing
 from misstep.agent.spool import Flight, Spool
 from misstep.agent.target import Finder, Target
-from misstep.agent.web import HTTPConnection, HTTPException, HTTPResponse, connection
+from misstep.agent.web import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, connection
 from misstep.core.clock import SECOND
 from misstep.core.errors import StorageError
 
@@ -176,7 +176,7 @@ class Uplink:
             try:
                 held.request("POST", f"{target.path}/v1/{flight.signal}", body, headers)
                 return _read(held.getresponse(), held)
-            except (BrokenPipeError, ConnectionResetError, HTTPException):
+            except (BrokenPipeError, ConnectionResetError, BadStatusLine):
                 if fresh or self._closing.is_set():
                     raise
                 held.close()  # a kept connection may have been closed while it idled: once more on a new one
@@ -228,6 +228,8 @@ def _read(response: HTTPResponse, held: HTTPConnection) -> _Answer:
         raise HTTPException(f"the answer broke off {response.length} bytes early")
     elif response.will_close:
         held.close()
+    else:
+        response.close()  # read1 does not mark it as read to its end, and the connection would refuse the next request
     return _Answer(response.status, b"".join(parts), response.getheader("Retry-After") or "")
 
 

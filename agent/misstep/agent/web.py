@@ -18,6 +18,7 @@ else:
 if TYPE_CHECKING:
     import ssl
 
+BadStatusLine = client.BadStatusLine  # RemoteDisconnected is one
 HTTPConnection = client.HTTPConnection
 HTTPException = client.HTTPException
 HTTPResponse = client.HTTPResponse
