@@ -95,9 +95,9 @@ SCENARIOS: Mapping[str, Scenario] = {
             "node",
             f"the raylet of {WORKER} gets SIGKILL, as if the machine had vanished",
             Blame("ray-node-lost", "ray_node", WORKER),
-            {"shards": 400, "table_bytes": 300_000_000},
+            {"shards": 400, "tokenize_pause": 0.8},
             stage="tokenize",
-            number=8,
+            number=5,
             kills_node=WORKER,
         ),
         Scenario(

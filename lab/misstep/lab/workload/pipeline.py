@@ -20,6 +20,7 @@ DEFAULTS = {
     "shards": 16,
     "lines": 400,
     "pause": 0.25,  # seconds that reading a shard takes
+    "tokenize_pause": 0.0,  # seconds that tokenizing takes beyond its work
     "table_bytes": 20_000_000,  # size of the n-gram table of a shard
     "table_shard": -1,  # a shard whose table is larger
     "table_shard_bytes": 0,
@@ -69,6 +70,7 @@ def tokenize(recipe, number, lines):
     large = number == recipe["table_shard"]
     table = build_table(recipe["table_shard_bytes"] if large else recipe["table_bytes"])
     vocabulary = {}
+    time.sleep(recipe["tokenize_pause"])
     tokens = [[vocabulary.setdefault(word, len(vocabulary)) for word in line.split()] for line in lines]
     recipe.note("tokenized", number)
     return tokens if table else []
