@@ -1,0 +1,106 @@
+"""The newest rows, in memory: DuckDB tables that are rebuilt from the journal at each start.
+
+They hold every row whose seq lies above the *floor*; the lake answers for the rest. Readers take the floor in the
+transaction in which they read, so that each row comes from exactly one of the two.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from misstep.store.schema import TABLES
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "threads": str(min(4, os.cpu_count() or 1)),
+}
+
+
+class Hot:
+    """One thread inserts, one evicts, any number read through cursors of their own."""
+
+    def __init__(self, spill: Path) -> None:
+        """Start empty.
+
+        Args:
+            spill: folder for what a query cannot hold in memory.
+        """
+        self.connection = duckdb.connect(":memory:", config={**_CONFIG, "temp_directory": str(spill)})
+        self._lock = threading.Lock()
+        self._writer = self.cursor()
+        self._chunks: deque[tuple[int, int]] = deque()
+        self._unsealed = 0
+        for table in TABLES:
+            self._writer.execute(f"CREATE TABLE {table.name}({table.ddl})")
+        self._writer.execute("CREATE TABLE floor(seq BIGINT)")
+        self._writer.execute("INSERT INTO floor VALUES (0)")
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own for one thread."""
+        with self._lock:
+            return self.connection.cursor()
+
+    def start_at(self, floor: int) -> None:
+        """The lake has everything up to `floor`; called before the first insert."""
+        self._writer.execute("UPDATE floor SET seq = ?", [floor])
+
+    def insert(self, tables: dict[str, list[Any]]) -> None:
+        """Put Arrow tables in, all in one transaction.
+
+        Args:
+            tables: by table name; each table's columns in any order.
+        """
+        whole = {name: pa.concat_tables(parts) for name, parts in tables.items() if parts}
+        self._writer.execute("BEGIN")
+        try:
+            for table in TABLES:
+                if table.name in whole:
+                    self._writer.register("arriving", whole[table.name])
+                    self._writer.execute(f"INSERT INTO {table.name} SELECT {table.names} FROM arriving")
+                    self._writer.unregister("arriving")
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+        with self._lock:
+            self._unsealed += sum(table.nbytes for table in whole.values())
+
+    def sealed(self, position: int, keep: int) -> None:
+        """The lake has everything up to `position`; drop the oldest sealed chunks beyond `keep` bytes."""
+        with self._lock:
+            self._chunks.append((position, self._unsealed))
+            self._unsealed = 0
+            floor = 0
+            while self._chunks and sum(size for _, size in self._chunks) > keep:
+                floor = self._chunks.popleft()[0]
+        if floor:
+            self._evict(floor)
+
+    def bytes(self) -> int:
+        """Size of what is held, as Arrow counts it."""
+        with self._lock:
+            return self._unsealed + sum(size for _, size in self._chunks)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._writer.close()
+        self.connection.close()
+
+    def _evict(self, floor: int) -> None:
+        cursor = self.cursor()
+        try:
+            cursor.execute("BEGIN")
+            cursor.execute("UPDATE floor SET seq = ?", [floor])
+            for table in TABLES:
+                cursor.execute(f"DELETE FROM {table.name} WHERE seq <= ?", [floor])
+            cursor.execute("COMMIT")
+        finally:
+            cursor.close()

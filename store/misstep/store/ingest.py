@@ -1,0 +1,247 @@
+"""From payloads to rows: decode a group of requests at once, judge them or apply the journal's verdict.
+
+One undecodable payload fails a whole group without saying which: the group is halved until it stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from misstep.core.errors import InputError
+from misstep.store import otlp
+from misstep.store.columns import I64, U64, IdSet, RecentIds
+from misstep.store.limits import EVENTS_REMEMBERED, Limits, LiveSeries, judge_metrics
+from misstep.store.logs import Logs, resource_table
+from misstep.store.metrics import Metrics
+from misstep.store.verdict import CODE, DUPLICATE, Verdict, split
+
+Decoded = Metrics | Logs
+
+
+class Part(NamedTuple):
+    """Requests of one signal that were decoded together.
+
+    Attributes:
+        places: for each request of the part its place in the group.
+        columns: what they hold.
+    """
+
+    places: list[int]
+    columns: Decoded
+
+
+class Group(NamedTuple):
+    """Requests that are judged and committed together.
+
+    Attributes:
+        parts: what could be decoded.
+        verdicts: one per request; None for one that must not be stored, with the reason in `refused`.
+        refused: why a request is malformed, by place.
+    """
+
+    parts: list[Part]
+    verdicts: list[Verdict | None]
+    refused: dict[int, InputError]
+
+
+class Ingest:
+    """What must be remembered between requests to judge and to store them. One thread at a time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._live = LiveSeries()
+        self._defined = IdSet()
+        self._resources = IdSet()
+        self._events = RecentIds(EVENTS_REMEMBERED)
+
+    @property
+    def live_series(self) -> int:
+        """Series that count against the limit."""
+        return len(self._live)
+
+    def remember(
+        self, *, defined: U64, resources: U64, live: U64, received: int, events: Sequence[str]
+    ) -> None:
+        """What the lake has already."""
+        self._defined.add(defined)
+        self._resources.add(resources)
+        self._live.add(live, received)
+        self._events.add(event_hashes(np.array(events, dtype=object)))
+
+    def judge(self, signals: Sequence[str], payloads: Sequence[bytes], given: Sequence[bytes]) -> Group:
+        """Decode a group and decide on each item.
+
+        Args:
+            signals: of each request.
+            payloads: decompressed.
+            given: verdicts of the journal or of a sender that replays one; an empty one is made here.
+        """
+        verdicts: list[Verdict | None] = [None] * len(payloads)
+        refused: dict[int, InputError] = {}
+        parts = _decode(signals, payloads, given)
+        for place, data in enumerate(given):
+            if Verdict.is_undecodable(data):
+                verdicts[place] = Verdict(undecodable=True)
+        for part in parts:
+            codes = self._codes(part.columns)
+            for index, (place, own) in enumerate(
+                zip(part.places, split(codes, part.columns.request, len(part.places)), strict=True)
+            ):
+                extra = _extra(part.columns, index)
+                verdicts[place] = (
+                    Verdict.from_bytes(given[place], len(own)) if given[place] else Verdict(own, extra)
+                )
+        return self._put_aside(Group(parts, verdicts, refused), signals, payloads)
+
+    def replay(self, signals: Sequence[str], payloads: Sequence[bytes], given: Sequence[bytes]) -> Group:
+        """Decode a group of the journal and apply what was decided when it came."""
+        parts = _decode(signals, payloads, given)
+        verdicts: list[Verdict | None] = [Verdict(undecodable=True)] * len(payloads)
+        for part in parts:
+            bounds = np.searchsorted(part.columns.request, np.arange(len(part.places) + 1))
+            for place, items in zip(part.places, np.diff(bounds).tolist(), strict=True):
+                try:
+                    verdicts[place] = Verdict.from_bytes(given[place], items)
+                except ValueError:
+                    verdicts[place] = Verdict(undecodable=True)
+        return Group(parts, verdicts, {})
+
+    def rows(self, group: Group, seq: I64, received: I64) -> dict[str, list[Any]]:
+        """Tables to insert for a group that was committed, and remember what it brought.
+
+        Args:
+            group: judged or replayed.
+            seq: journal position of each request, in order.
+            received: when each was received.
+        """
+        tables: dict[str, list[Any]] = {"samples": [], "series": [], "logs": [], "resources": []}
+        for part in group.parts:
+            codes = _accepted(part, group.verdicts)
+            places = np.array(part.places)
+            if isinstance(part.columns, Metrics):
+                self._metric_rows(part.columns, codes, seq[places], received[places], tables)
+            else:
+                self._log_rows(part.columns, codes, seq[places], received[places], tables)
+        return tables
+
+    def _codes(self, columns: Decoded) -> NDArray[np.uint8]:
+        if isinstance(columns, Metrics):
+            return judge_metrics(columns, self._live, self._limits)
+        codes = columns.codes.copy()
+        ids = columns.event_ids
+        named = np.flatnonzero((ids != "") & (codes == 0))
+        hashes = event_hashes(ids[named])
+        copy = self._events.contains(hashes)
+        first = np.zeros(len(named), bool)
+        first[np.unique(hashes, return_index=True)[1]] = True
+        codes[named[copy | ~first]] = DUPLICATE
+        return codes
+
+    def _metric_rows(
+        self, metrics: Metrics, keep: NDArray[np.bool_], seq: I64, received: I64, tables: dict[str, list[Any]]
+    ) -> None:
+        at = np.flatnonzero(keep)
+        if not len(at):
+            return
+        position = seq[metrics.request]
+        whole = len(at) == len(metrics)
+        columns: dict[str, NDArray[Any]] = {
+            "metric": metrics.metric,
+            "series_id": metrics.series,
+            "ts": metrics.ts,
+            "value": metrics.value,
+            "seq": position,
+        }
+        tables["samples"].append(
+            pa.table({name: pa.array(c if whole else c[at]) for name, c in columns.items()})
+        )
+        ids, first = np.unique(metrics.series[at], return_index=True)
+        self._live.add(ids, int(received.max()))
+        fresh = np.sort(at[first[~self._defined.contains(ids)]])
+        if len(fresh):
+            tables["series"].append(metrics.define(fresh, position[fresh]))
+            self._defined.add(metrics.series[fresh])
+        self._resource_rows(metrics, at, position, tables)
+
+    def _log_rows(
+        self, logs: Logs, keep: NDArray[np.bool_], seq: I64, received: I64, tables: dict[str, list[Any]]
+    ) -> None:
+        at = np.flatnonzero(keep)
+        if not len(at):
+            return
+        tables["logs"].append(logs.table(keep, seq, received))
+        ids = logs.event_ids[at]
+        self._events.add(event_hashes(ids[ids != ""]))
+        self._resource_rows(logs, at, seq[logs.request], tables)
+
+    def _resource_rows(self, columns: Decoded, at: I64, position: I64, tables: dict[str, list[Any]]) -> None:
+        of_item = columns.resource[at]
+        ids, first = np.unique(columns.resource_ids[of_item], return_index=True)
+        fresh = first[~self._resources.contains(ids)]
+        if len(fresh):
+            index = of_item[fresh]
+            tables["resources"].append(
+                resource_table(columns.resources, columns.resource_ids, index, position[at[fresh]])
+            )
+            self._resources.add(columns.resource_ids[index])
+
+    def _put_aside(self, group: Group, signals: Sequence[str], payloads: Sequence[bytes]) -> Group:
+        """What protobuf's own parser refuses as well is malformed; what only we cannot read is kept as it is."""
+        for place, verdict in enumerate(group.verdicts):
+            if verdict is None and place not in group.refused:
+                reason = otlp.malformed(signals[place], payloads[place])
+                if reason:
+                    group.refused[place] = InputError(f"not an OTLP {signals[place]} request: {reason}")
+                else:
+                    group.verdicts[place] = Verdict(undecodable=True)
+        return group
+
+
+def event_hashes(ids: NDArray[Any]) -> U64:
+    """Hashes of event ids that hold within this process only."""
+    return np.fromiter(map(hash, ids), np.int64, len(ids)).view(np.uint64)
+
+
+def _decode(signals: Sequence[str], payloads: Sequence[bytes], given: Sequence[bytes]) -> list[Part]:
+    readers: dict[str, Callable[[list[bytes]], Decoded]] = {otlp.METRICS: Metrics, otlp.LOGS: Logs}
+    aside = [Verdict.is_undecodable(data) for data in given]
+    parts: list[Part] = []
+    for signal, read in readers.items():
+        places = [place for place, own in enumerate(signals) if own == signal and not aside[place]]
+        parts += _halve(read, places, payloads)
+    return parts
+
+
+def _halve(
+    read: Callable[[list[bytes]], Decoded], places: list[int], payloads: Sequence[bytes]
+) -> list[Part]:
+    if not places:
+        return []
+    try:
+        return [Part(places, read([payloads[place] for place in places]))]
+    except Exception:  # noqa: BLE001 - whatever is wrong with one payload must not stop those beside it
+        if len(places) == 1:
+            return []
+    middle = len(places) // 2
+    return _halve(read, places[:middle], payloads) + _halve(read, places[middle:], payloads)
+
+
+def _extra(columns: Decoded, index: int) -> dict[int, int]:
+    unsupported = int(columns.unsupported[index]) if isinstance(columns, Metrics) else 0
+    return {CODE["unsupported_type"]: unsupported} if unsupported else {}
+
+
+def _accepted(part: Part, verdicts: Sequence[Verdict | None]) -> NDArray[np.bool_]:
+    found: list[NDArray[np.uint8]] = []
+    for place in part.places:
+        verdict = verdicts[place]
+        assert verdict is not None
+        items = int(np.count_nonzero(part.columns.request == len(found)))
+        found.append(np.full(items, 255, np.uint8) if verdict.undecodable else verdict.codes)
+    keep: NDArray[np.bool_] = np.concatenate(found) == 0
+    return keep

@@ -1,0 +1,102 @@
+"""OTLP protobuf to Arrow, without a Python loop.
+
+ptars decodes a batch of requests into one Arrow record batch. Arrow has no recursive types, so the
+descriptor that it gets is a copy of OTLP's in which ``array_value`` and ``kvlist_value`` are bytes
+(the same wire type): they arrive whole, and the few that occur are decoded apart.
+
+Format: github.com/open-telemetry/opentelemetry-proto, ``opentelemetry/proto/**``.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import ptars
+import pyarrow as pa
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+from opentelemetry.proto.common.v1 import common_pb2
+from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+from opentelemetry.proto.resource.v1 import resource_pb2
+
+METRICS = "metrics"
+LOGS = "logs"
+SIGNALS = (METRICS, LOGS)
+
+_RECURSIVE = ("array_value", "kvlist_value")
+_REQUESTS: dict[str, Any] = {
+    METRICS: metrics_service_pb2.ExportMetricsServiceRequest,
+    LOGS: logs_service_pb2.ExportLogsServiceRequest,
+}
+_FILES = (
+    common_pb2,
+    resource_pb2,
+    metrics_pb2,
+    logs_pb2,
+    metrics_service_pb2,
+    logs_service_pb2,
+)
+
+
+class UndecodableError(ValueError):
+    """At least one payload of the batch cannot be decoded; which one is not known."""
+
+
+def decode(signal: str, payloads: list[bytes]) -> Any:
+    """Decode requests into a list array: one row per request, holding its resources.
+
+    Raises:
+        UndecodableError: at least one of them is damaged.
+    """
+    try:
+        batch = _handler(signal).array_to_record_batch(pa.array(payloads, type=pa.binary()))
+    except (ValueError, pa.ArrowException) as error:
+        raise UndecodableError(str(error)) from error
+    return batch.column(0)
+
+
+def malformed(signal: str, payload: bytes) -> str:
+    """Why protobuf's own parser refuses the payload; empty if it does not."""
+    try:
+        _REQUESTS[signal].FromString(payload)
+    except DecodeError as error:
+        return str(error) or "not an OTLP message"
+    return ""
+
+
+@functools.cache
+def _handler(signal: str) -> Any:
+    pool = _pool()
+    name = _REQUESTS[signal].DESCRIPTOR
+    handlers = ptars.HandlerPool([pool.FindFileByName(name.file.name)])
+    return handlers.get_for_message(pool.FindMessageTypeByName(name.full_name))
+
+
+@functools.cache
+def _pool() -> descriptor_pool.DescriptorPool:
+    pool = descriptor_pool.DescriptorPool()
+    for module in _FILES:
+        file = descriptor_pb2.FileDescriptorProto()
+        module.DESCRIPTOR.CopyToProto(file)
+        file.ClearField("service")
+        if module is common_pb2:
+            _cut_recursion(file)
+        pool.Add(file)
+    return pool
+
+
+def _cut_recursion(file: Any) -> None:
+    for message in file.message_type:
+        if message.name != "AnyValue":
+            continue
+        for field in message.field:
+            if field.name in _RECURSIVE:
+                field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
+                field.ClearField("type_name")
+    kept = [m for m in file.message_type if m.name not in ("ArrayValue", "KeyValueList")]
+    del file.message_type[:]
+    file.message_type.extend(kept)

@@ -1,0 +1,270 @@
+"""The query functions: what was known at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from misstep.store import graph
+from misstep.store.columns import text_hash
+from misstep.store.logs import PROMOTED
+from misstep.store.metrics import STALE
+from misstep.store.reader import Reader, position
+from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
+
+if TYPE_CHECKING:
+    from misstep.store.hot import Hot
+
+_COUNTED = ("event", "entity", "state", "session")
+_LOG_COLUMNS = "l.seq, l.row, r.received, l.ts, l.event, l.severity, l.session, l.entity, l.state, l.body, l.attributes, l.resource"
+
+
+class View:
+    """All rows that were received before `until`, hot and lake as one. Safe for any thread; closing is not needed.
+
+    What is returned is in journal order, (seq, row), unless a function says otherwise.
+    """
+
+    def __init__(self, hot: Hot, until: int | None) -> None:
+        self.until = until
+        self._position = position(hot, until)
+        self._reader = Reader(hot, self._position[0])
+
+    def position(self) -> tuple[int, int]:
+        """Last seq that this view sees, and when it was received."""
+        return self._position
+
+    def logs(
+        self,
+        *,
+        session: str | None = None,
+        events: Sequence[str] = (),
+        entities: Sequence[str] = (),
+        states: Sequence[str] = (),
+        attributes: Mapping[str, str] | None = None,
+        contains: Sequence[str] = (),
+        plain: bool | None = None,
+        min_severity: int = 0,
+        since: int | None = None,
+        until: int | None = None,
+        after: tuple[int, int] | None = None,
+        limit: int | None = None,
+        newest: bool = False,
+    ) -> list[LogRow]:
+        """Log records and events.
+
+        Args:
+            session: only of this session; ``""`` asks for those of none.
+            events: only with one of these names.
+            entities: only about one of these, ``kind/id``.
+            states: only with one of these states.
+            attributes: only with these values.
+            contains: only with any of these substrings in the body.
+            plain: True for lines without an event name only, False for events only.
+            min_severity: OTLP severity number.
+            since: only with ts >= since.
+            until: only with ts < until.
+            after: cursor (seq, row), exclusive.
+            limit: at most so many.
+            newest: the limit keeps the last ones instead of the first.
+        """
+        where, parameters = _conditions(
+            session,
+            events,
+            entities,
+            states,
+            attributes or {},
+            contains,
+            plain,
+            min_severity,
+            since,
+            until,
+            after,
+        )
+        order = "DESC" if newest else "ASC"
+        query = (
+            f"SELECT {_LOG_COLUMNS} FROM {{logs}} l LEFT JOIN {{requests}} r ON l.seq = r.seq "
+            f"WHERE {where} ORDER BY l.seq {order}, l.row {order}"
+        )
+        if limit is not None:
+            query += " LIMIT ?"
+            parameters.append(limit)
+        rows = self._reader.rows(query, parameters)
+        if newest:
+            rows.reverse()
+        resources = self._resources({row[-1] for row in rows})
+        return [LogRow(*row[:-1], resources.get(row[-1], {})) for row in rows]
+
+    def count_logs(
+        self,
+        *,
+        by: str = "",
+        session: str | None = None,
+        events: Sequence[str] = (),
+        entities: Sequence[str] = (),
+        states: Sequence[str] = (),
+        attributes: Mapping[str, str] | None = None,
+        contains: Sequence[str] = (),
+        plain: bool | None = None,
+        min_severity: int = 0,
+        since: int | None = None,
+        until: int | None = None,
+        after: tuple[int, int] | None = None,
+    ) -> dict[str, int]:
+        """How many log records there are, by `event`, `entity`, `state` or `session`, or in all under ``""``."""
+        if by and by not in _COUNTED:
+            raise ValueError(f"cannot count by {by!r}; by one of {', '.join(_COUNTED)}")
+        where, parameters = _conditions(
+            session,
+            events,
+            entities,
+            states,
+            attributes or {},
+            contains,
+            plain,
+            min_severity,
+            since,
+            until,
+            after,
+        )
+        key = f"l.{by}" if by else "''"
+        rows = self._reader.rows(
+            f"SELECT {key} AS key, count(*) FROM {{logs}} l WHERE {where} GROUP BY key ORDER BY key",
+            parameters,
+        )
+        return {str(key): int(number) for key, number in rows}
+
+    def samples(
+        self,
+        name: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> list[SeriesSamples]:
+        """Samples of each series of a metric that has these labels, ordered by labels; since <= ts < until."""
+        known = {id: own for id, _, own in self.series(names=[name], labels=labels or {})}
+        if not known:
+            return []
+        found = self._reader.arrays(
+            "SELECT series_id, ts, value FROM {samples} WHERE metric = ? AND series_id IN "
+            "(SELECT unnest(?::UBIGINT[])) AND ts >= ? AND ts < ? ORDER BY series_id, ts, seq",
+            [text_hash(name) >> 32, list(known), since or 0, until if until is not None else (1 << 63) - 1],
+        )
+        values = np.asarray(found["value"], np.float64)
+        told = values.view(np.uint64) != STALE
+        ids, ts, values = np.asarray(found["series_id"])[told], np.asarray(found["ts"])[told], values[told]
+        starts: list[int] = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist()] if len(ids) else []
+        ends = [*starts[1:], len(ids)]
+        by_id = {int(ids[a]): (ts[a:b], values[a:b]) for a, b in zip(starts, ends, strict=True)}
+        return [SeriesSamples(name, own, *by_id[id]) for id, own in known.items() if id in by_id]
+
+    def series(
+        self, *, names: Sequence[str] = (), labels: Mapping[str, str] | None = None
+    ) -> list[tuple[int, str, dict[str, str]]]:
+        """Id, name and labels of each series, ordered by name and labels."""
+        where: list[str] = ["true"]
+        parameters: list[object] = []
+        if names:
+            where.append("name IN (SELECT unnest(?::VARCHAR[]))")
+            parameters.append(list(names))
+        for key, value in (labels or {}).items():
+            where.append("labels[?] = ?")
+            parameters += [key, value]
+        rows = self._reader.rows(
+            f"SELECT series_id, name, labels FROM {{series}} WHERE {' AND '.join(where)}", parameters
+        )
+        return sorted(
+            ((int(id), name, own) for id, name, own in rows), key=lambda r: (r[1], sorted(r[2].items()))
+        )
+
+    def sessions(self) -> list[SessionRow]:
+        """All sessions, ordered by start and name."""
+        return graph.sessions(self._reader)
+
+    def entities(
+        self, *, session: str | None = None, kind: str | None = None, ids: Sequence[str] = ()
+    ) -> list[EntityRow]:
+        """Entities, ordered by when they were first seen.
+
+        Args:
+            session: only of this session.
+            kind: only of this kind.
+            ids: only these, ``kind/id``.
+        """
+        return graph.entities(self._reader, session, kind, ids)
+
+    def relations(
+        self,
+        *,
+        session: str | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        at: int | None = None,
+    ) -> list[RelationRow]:
+        """Relations between entities with the interval in which each holds; `at` asks for those that held then."""
+        return graph.relations(self._reader, session, source, target, at)
+
+    @cached_property
+    def _known_resources(self) -> dict[int, dict[str, str]]:
+        return {}
+
+    def _resources(self, wanted: set[int]) -> dict[int, dict[str, str]]:
+        missing = wanted - self._known_resources.keys()
+        if missing:
+            # A resource's id is its content, so the position at which it was learned does not matter.
+            rows = self._reader.everything().rows(
+                "SELECT resource, any_value(attributes) FROM {resources} "
+                "WHERE resource IN (SELECT unnest(?::UBIGINT[])) GROUP BY resource",
+                [sorted(missing)],
+            )
+            self._known_resources.update((int(id), own) for id, own in rows)
+        return self._known_resources
+
+
+def _conditions(
+    session: str | None,
+    events: Sequence[str],
+    entities: Sequence[str],
+    states: Sequence[str],
+    attributes: Mapping[str, str],
+    contains: Sequence[str],
+    plain: bool | None,
+    min_severity: int,
+    since: int | None,
+    until: int | None,
+    after: tuple[int, int] | None,
+) -> tuple[str, list[object]]:
+    where: list[str] = ["true"]
+    parameters: list[object] = []
+
+    def add(condition: str, *values: object) -> None:
+        where.append(condition)
+        parameters.extend(values)
+
+    if session is not None:
+        add("l.session = ?", session)
+    for column, chosen in (("event", events), ("entity", entities), ("state", states)):
+        if chosen:
+            add(f"l.{column} IN (SELECT unnest(?::VARCHAR[]))", list(chosen))
+    for key, value in attributes.items():
+        if key in PROMOTED:
+            add(f"l.{PROMOTED[key]} = ?", value)
+        else:
+            add("l.attributes[?] = ?", key, value)
+    if contains:
+        add("(" + " OR ".join(["contains(l.body, ?)"] * len(contains)) + ")", *contains)
+    if plain is not None:
+        add("l.event = ''" if plain else "l.event <> ''")
+    if min_severity:
+        add("l.severity >= ?", min_severity)
+    if since is not None:
+        add("l.ts >= ?", since)
+    if until is not None:
+        add("l.ts < ?", until)
+    if after is not None:
+        add("(l.seq > ? OR (l.seq = ? AND l.row > ?))", after[0], after[0], after[1])
+    return " AND ".join(where), parameters
