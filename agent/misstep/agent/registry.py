@@ -8,10 +8,17 @@ from misstep.agent.host import HostProbe
 from misstep.agent.kernel_log import KernelLogProbe
 from misstep.agent.probe import Probe
 from misstep.agent.processes import ProcessProbe
+from misstep.agent.ray import assembly as ray
 
 
 def probes(context: Context) -> list[Probe]:
     """All probes, in the order in which a tick calls them; what later ones need of earlier ones stands in `Workload`."""
     exits = Exits()
     exit_probe = ExitProbe(exits)
-    return [exit_probe, ProcessProbe(context, exits, exit_probe), KernelLogProbe(context), HostProbe(context)]
+    return [
+        exit_probe,
+        ProcessProbe(context, exits, exit_probe),
+        KernelLogProbe(context),
+        HostProbe(context),
+        *ray.probes(context),
+    ]

@@ -16,6 +16,7 @@ from misstep.agent.otlp import Value
 from misstep.agent.probe import OK, SourceState, failing, off
 from misstep.agent.ray import cluster
 from misstep.agent.ray.cluster import RayProcess
+from misstep.agent.receiver import Receiver
 from misstep.agent.records import INFO, WARNING, Records
 from misstep.core import names
 from misstep.core.clock import SECOND
@@ -84,18 +85,17 @@ class RaySession:
 
 
 class RaySessions:
-    """Probe of Ray's sessions, and the list of them for the probes that read one each.
+    """Probe of Ray's sessions, and the list of them for the probes that read one each; the receiver is part of it.
 
-    Args:
-        port: of our receiver, to know whether a Ray sends to us.
+    Raises:
+        UnavailableError: the receiver's port is taken.
     """
 
     source = "ray_events"
     interval = 1.0
 
-    def __init__(self, context: Context, port: int) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._port = port
         self._lock = threading.RLock()
         self._sessions: dict[str, RaySession] = {}
         self._heard: dict[str, int] = {}
@@ -103,6 +103,9 @@ class RaySessions:
         self._next_search = 0
         self._boot = procfs.boot_time()
         self._recalled = False
+        self._receiver = Receiver(context, locate=self.locate, heard=self.heard, admit=self.admit)
+        self.port = self._receiver.port
+        self._receiver.start()
 
     # -- for the receiver's thread -------------------------------------------------------------------
     def heard(self, name: str, cluster_name: str) -> None:
@@ -177,7 +180,8 @@ class RaySessions:
         return off("no Ray runs on this machine")
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Stop receiving."""
+        self._receiver.close()
 
     def _candidates(self, monotonic: int) -> list[int]:
         known = {pid for one in self._sessions.values() for pid in one.processes}
@@ -318,7 +322,7 @@ class RaySessions:
         if not process.stream or not process.events:
             return False
         address = urlsplit(process.events)
-        return address.hostname in ("127.0.0.1", "localhost") and address.port == self._port
+        return address.hostname in ("127.0.0.1", "localhost") and address.port == self.port
 
     def _state(self, one: RaySession, monotonic: int) -> SourceState:
         if one.name in self._heard:
