@@ -27,7 +27,7 @@ from misstep.collector.body import ENCODINGS, Budget, Receive, expand, read
 from misstep.collector.refusal import Refusal
 from misstep.collector.telemetry import Stopwatch, Telemetry
 from misstep.core.errors import InputError, StorageError
-from misstep.store import Batch, Receipt, Store
+from misstep.store.store import Batch, Receipt, Store
 
 Send = Callable[[Any], Awaitable[None]]
 

@@ -32,7 +32,8 @@ from misstep.core.clock import Clock, SystemClock
 from misstep.core.errors import SettingsError, StorageError
 from misstep.core.settings import Settings
 from misstep.diagnosis import diagnose
-from misstep.store import Store
+from misstep.store.limits import Limits
+from misstep.store.store import Store
 
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 5
@@ -60,7 +61,7 @@ class Server(uvicorn.Server):
         self._announce = started
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """End on SIGTERM and SIGINT, and then return; uvicorn would raise the signal again."""
         loop = asyncio.get_running_loop()
         handled = (signal.SIGTERM, signal.SIGINT)
@@ -126,11 +127,18 @@ def _serve(
     clock: Clock,
     started: Callable[[], None],
 ) -> None:
-    store = Store.open(settings.data, settings.store, clock=clock)
+    options = settings.collector
+    limits = Limits(
+        series=options.series_limit,
+        series_per_request=options.series_per_request,
+        labels_per_series=options.labels_per_series,
+        label_length=options.label_length,
+    )
+    store = Store.open(settings.data, settings.store, clock=clock, limits=limits)
     try:
         telemetry = Telemetry(store.stats)
         ticker = Ticker(store, diagnose, clock, telemetry)
-        receiver = Receiver(store, settings.collector.body_limit, telemetry)
+        receiver = Receiver(store, options.body_limit, telemetry)
         service = Service(Context(store, ticker), telemetry, Readiness(store, clock.now()))
         application = Application(access, receiver, service, telemetry)
         config = uvicorn.Config(

@@ -12,6 +12,17 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from misstep.collector.refusal import REASONS
 
 SIGNALS = ("metrics", "logs")
+_STORE_GAUGES = frozenset(
+    {
+        "journal_segments",
+        "journal_bytes",
+        "lake_bytes",
+        "hot_bytes",
+        "series_live",
+        "position",
+        "waiting_requests",
+    }
+)
 _ACK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -109,17 +120,24 @@ class _Process:
 
 
 class _Store:
-    """The store's own counts; a name that ends in ``_total`` is a counter."""
+    """What the store counts of itself; ``dropped.<reason>`` has its reason as a label."""
 
     def __init__(self, stats: Callable[[], dict[str, float]]) -> None:
         self._stats = stats
 
     def collect(self) -> Iterator[Metric]:
+        dropped = CounterMetricFamily(
+            "misstep_store_dropped_items", "points and records that were not stored", labels=["reason"]
+        )
         for name, value in sorted(self._stats().items()):
-            if name.endswith("_total"):
-                yield CounterMetricFamily(f"misstep_store_{name[:-6]}", "counted by the store", value=value)
-            else:
+            kind, _, reason = name.partition(".")
+            if kind == "dropped":
+                dropped.add_metric([reason], value)
+            elif name in _STORE_GAUGES:
                 yield GaugeMetricFamily(f"misstep_store_{name}", "measured by the store", value=value)
+            else:
+                yield CounterMetricFamily(f"misstep_store_{name}", "counted by the store", value=value)
+        yield dropped
 
 
 class Stopwatch:

@@ -14,7 +14,8 @@ from misstep.collector.telemetry import Stopwatch, Telemetry
 from misstep.core.clock import SECOND, Clock
 from misstep.core.errors import StorageError
 from misstep.diagnosis import Incident
-from misstep.store import Store, View
+from misstep.store.store import Store
+from misstep.store.view import View
 
 Diagnose = Callable[[View, str, int, Sequence[Incident]], list[Incident]]
 
@@ -22,7 +23,7 @@ QUIET_SECONDS = 120
 """A session of which nothing was received for so long is diagnosed no further until it is heard of again."""
 
 _RECORD_SECONDS = 10
-"""An unchanged tick is made durable this often; those behind it are run again after a restart."""
+"""A tick without an active session is recorded this often; those behind it are run again after a restart."""
 
 _POLL_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
@@ -106,7 +107,7 @@ class Ticker(threading.Thread):
             for id, text in sorted(incidents.items())
             if self._before(session).get(id) != text
         ]
-        if changed or at - self._recorded >= _RECORD_SECONDS * SECOND:
+        if active or at - self._recorded >= _RECORD_SECONDS * SECOND:
             self._store.save_incidents(at, changed)
             self._recorded = at
         for id, session, text in changed:

@@ -17,7 +17,7 @@ from misstep.collector.api.operation import (
 )
 from misstep.collector.api.parameter import AT, CURSOR, LIMIT, SESSION, Parameter, page
 from misstep.collector.refusal import Refusal
-from misstep.store import View
+from misstep.store.view import View
 
 _TEXTS = {"type": "array", "items": TEXT}
 _UNSEEN = record(source=TEXT, reason=TEXT, remedy=TEXT)

@@ -28,7 +28,8 @@ from misstep.collector.api.parameter import (
 from misstep.collector.api.subject import Selection, resolve
 from misstep.collector.refusal import Refusal
 from misstep.core.clock import SECOND
-from misstep.store import LogRow, View
+from misstep.store.rows import LogRow
+from misstep.store.view import View
 
 AROUND_SECONDS = 15
 """``around=`` takes this much on both sides."""

@@ -57,7 +57,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    schema: dict[str, Any] = {
+    schemas: dict[str, dict[str, Any]] = {
         "text": {"type": "string"},
         "texts": {"type": "array", "items": {"type": "string"}},
         "time": {
@@ -66,7 +66,8 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         },
         "number": {"type": "integer", "minimum": 1, "maximum": LIMIT_MOST},
         "flag": {"type": "boolean"},
-    }[parameter.kind]
+    }
+    schema = schemas[parameter.kind]
     if parameter.choices:
         schema["enum"] = list(parameter.choices)
     if parameter.default is not None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from misstep.collector.api.parameter import Parameter
-from misstep.store import Store, View
+from misstep.store.store import Store
+from misstep.store.view import View
 
 PREFIX = "/api/misstep/v1"
 Schema = Mapping[str, Any]
@@ -60,7 +61,7 @@ class Operation:
 
 def listing(name: str, item: Schema, **others: Schema) -> Schema:
     """The schema of a page: the list, its cursor, and what else stands beside it."""
-    properties = {name: {"type": "array", "items": item}, "cursor": {"type": ["string", "null"]}, **others}
+    properties: dict[str, Schema] = {name: {"type": "array", "items": item}, "cursor": {"type": ["string", "null"]}, **others}
     return record(**properties)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from misstep.core import names
 from misstep.core.clock import SECOND
-from misstep.store import SessionRow, View
+from misstep.store.rows import SessionRow
+from misstep.store.view import View
 
 SETTLE_SECONDS = 3
 """Ray's workers send their events once a second and its GCS twice, so what belongs to an end is in after these."""

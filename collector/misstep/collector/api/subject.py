@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from misstep.core import names
 from misstep.core.identity import Entity
-from misstep.store import EntityRow, View
+from misstep.store.rows import EntityRow
+from misstep.store.view import View
 
 _NAMES = {
     "task": (names.RAY_TASK_NAME,),

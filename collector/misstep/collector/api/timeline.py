@@ -8,7 +8,7 @@ from misstep.collector.api.logs import position
 from misstep.collector.api.operation import TEXT, TIME, Context, Operation, listing, record
 from misstep.collector.api.parameter import AT, CURSOR, LIMIT, SESSION, SINCE, UNTIL, encode_cursor
 from misstep.core import names
-from misstep.store import LogRow
+from misstep.store.rows import LogRow
 
 _ENTRY = record(ts_ns=TIME, statement=TEXT, entity=TEXT, kind={"enum": ["event", "incident"]})
 
