@@ -21,9 +21,8 @@ PARTS = {
 }
 """The modules that each extra must have brought, and how bad it is without."""
 
-OLDEST_RAY, NEWEST_RAY = (2, 10), (2, 60)
-"""Versions that were looked at; `EVENT_STREAM` is the first that can send its events."""
-EVENT_STREAM = (2, 55)
+NEWEST_RAY = (2, 60)
+"""The newest version that was tried."""
 
 _PROBE = """
 import importlib.metadata as m, importlib.util as u, json, sys
@@ -31,7 +30,7 @@ try:
     version = m.version("ray")
 except m.PackageNotFoundError:
     version = ""
-default = all(u.find_spec(n) for n in ("aiohttp", "opencensus", "prometheus_client", "virtualenv"))
+default = all(u.find_spec(n) for n in ("aiohttp", "aiohttp_cors", "grpc", "opencensus", "prometheus_client", "pydantic"))
 print(json.dumps({"version": version, "default": default, "python": sys.executable}))
 """
 
@@ -42,32 +41,45 @@ def check() -> list[Check]:
 
 
 def ray() -> Check:
-    """The Ray that a user's `python` brings: its version, and whether it can send events."""
+    """The Ray of the Python that a user's scripts run in: its version, and whether it can send events."""
+    from misstep.agent.ray.cluster import EVENTS_SINCE, WORKERS_SINCE
+
     python = interpreter()
     found = _ask(python)
+    if (found is None or not found["version"]) and python != sys.executable:
+        python, found = sys.executable, _ask(sys.executable)
     if found is None or not found["version"]:
-        return Check(
-            "Ray", LIMITED, f"not installed for {python}; any other Ray on this machine is watched all the same",
-            f"{python} -m pip install 'ray[default]'",
-        )  # fmt: skip
-    version = str(found["version"])
-    number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if not found["default"]:
-        return Check(
-            "Ray", LIMITED, f"{version} without [default]: it has no dashboard and sends no events; logs and processes are read",
-            f"{python} -m pip install 'ray[default]=={version}'",
-        )  # fmt: skip
-    if number < EVENT_STREAM:
-        return Check(
-            "Ray", LIMITED, f"{version} sends no events; its dashboard, logs and processes are read instead",
-            f"{python} -m pip install 'ray[default]>={'.'.join(map(str, EVENT_STREAM))}'",
-        )  # fmt: skip
-    if number > NEWEST_RAY:
         return Check(
             "Ray",
             LIMITED,
-            f"{version} is newer than what was tried (up to {'.'.join(map(str, NEWEST_RAY))})",
+            f"not installed for {interpreter()}",
+            f"{interpreter()} -m pip install 'ray[default]'",
         )
+    version = str(found["version"])
+    number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    update = f"{python} -m pip install -U 'ray[default]'"
+    if not found["default"]:
+        return Check(
+            "Ray", LIMITED, f"{version} without [default]: no dashboard, no events; logs and processes are read",
+            f"{python} -m pip install 'ray[default]=={version}'",
+        )  # fmt: skip
+    if number < EVENTS_SINCE:
+        return Check(
+            "Ray",
+            LIMITED,
+            f"{version} sends no events; its dashboard, logs and processes are read instead",
+            update,
+        )
+    if number < WORKERS_SINCE:
+        return Check(
+            "Ray",
+            LIMITED,
+            f"{version} does not say how a worker died; it is read from logs and processes",
+            update,
+        )
+    if number > NEWEST_RAY:
+        newest = ".".join(map(str, NEWEST_RAY))
+        return Check("Ray", LIMITED, f"{version} is newer than {newest}, the newest that was tried")
     return Check("Ray", OK, f"{version} with [default] in {python}")
 
 

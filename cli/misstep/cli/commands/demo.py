@@ -1,42 +1,50 @@
-"""Show a real fault from its first misstep to the verdict.
+"""Break a real Ray job on this machine, and say why it broke.
 
-Starts a collector, an agent and a Ray cluster of two nodes on this machine, submits a job, breaks it
-after some healthy seconds, and prints what Misstep sees and concludes. Everything that it started ends
-with it. The exit code is 0 only if cause and entity are the injected ones.
+Starts a collector, an agent and a Ray cluster of two nodes, submits a job, injects a fault after some
+healthy seconds, and prints what Misstep sees and concludes. Everything that it started ends with it.
+The exit code is 0 only if cause and entity are the injected ones.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from misstep.cli.options import add_json
-from misstep.core.errors import MissingExtraError
-
-SCENARIOS = {
-    "oom": "a task's memory grows until Ray's memory monitor kills its worker (default)",
-    "crash": "an actor's process dies by SIGSEGV",
-    "exit": "an actor leaves by os._exit(7)",
-    "exception": "user code raises, deep in a task",
-    "node": "a worker node's raylet gets SIGKILL",
-    "infeasible": "a task asks for a resource that no node has",
-    "healthy": "the same job with no fault: silence is the verdict",
-}
+from misstep.cli.parts import require_collector
+from misstep.cli.terminal import terminal
+from misstep.cli.verdict import render
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("scenario", nargs="?", default="oom", choices=tuple(SCENARIOS), metavar="SCENARIO",
-                        help=", ".join(SCENARIOS))  # fmt: skip
+    from misstep.lab.scenarios import SCENARIOS
+
+    parser.add_argument(
+        "scenario",
+        nargs="?",
+        default="oom",
+        choices=tuple(SCENARIOS),
+        metavar="SCENARIO",
+        help="by default oom",
+    )
     parser.add_argument("--keep", action="store_true", help="leave it up and say what to try next")
+    parser.add_argument("--data", metavar="DIR", type=Path, help="keep what was recorded in this folder")
     add_json(parser, "print the incident as JSON")
-    parser.epilog = "scenarios:\n" + "\n".join(f"  {name:<11} {what}" for name, what in SCENARIOS.items())
+    parser.epilog = "scenarios:\n" + "\n".join(f"  {s.name:<11} {s.summary}" for s in SCENARIOS.values())
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Hand over to the lab."""
-    from importlib.util import find_spec
+    """Hand over to the lab, with our way of drawing an incident."""
+    from misstep.lab.demo import run_demo
 
-    for module, extra in (("ray", "demo"), ("duckdb", "all"), ("uvicorn", "all")):
-        if find_spec(module) is None:
-            raise MissingExtraError("misstep demo", extra, module)
-    raise NotImplementedError
+    require_collector("misstep demo", "demo")
+    screen = terminal()
+
+    def draw(incident: dict[str, Any], *, color: bool, width: int) -> str:
+        return render(incident, color=screen.color, width=width, ascii=not screen.unicode)
+
+    return run_demo(
+        arguments.scenario, render=draw, keep=arguments.keep, json=arguments.json, data=arguments.data
+    )
