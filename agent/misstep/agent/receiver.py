@@ -51,6 +51,7 @@ class Receiver:
     Args:
         locate: finds the process of a Ray worker.
         heard: told which sessions send.
+        owner: our session of a process that is not Ray's but started a cluster or is its driver, by pid; or empty.
         admit: whether a user's processes may send, by user id; our own user and root always may.
         port: by default the setting; 0 takes a free one.
 
@@ -64,12 +65,14 @@ class Receiver:
         *,
         locate: Locate,
         heard: Heard,
+        owner: Callable[[int], str] = lambda pid: "",
         admit: Callable[[int], bool] = lambda user: False,
         port: int | None = None,
     ) -> None:
         self._context = context
         self._locate = locate
         self._heard = heard
+        self._owner = owner
         self._admit = admit
         self._translators: dict[str, Translator] = {}
         self._listener = Listener(
@@ -113,7 +116,7 @@ class Receiver:
                 403, "only processes of the agent's own user, of root or of a watched Ray may send"
             )
         if cluster is None:
-            return _Report(self._context)
+            return _Report(self._context, self._owner)
         return _Events(self._context, self._translator(cluster.group(1)), cluster.group(1), self._heard)
 
     def _may(self, peer: tuple[str, int]) -> bool:
@@ -194,8 +197,9 @@ class _Events:
 class _Report:
     """A body of `/v1/report`."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, owner: Callable[[int], str]) -> None:
         self._context = context
+        self._owner = owner
         self._data = bytearray()
 
     def feed(self, data: bytes) -> Answer | None:
@@ -255,7 +259,7 @@ class _Report:
         stated = attributes.get(names.RAY_SESSION_NAME)
         if isinstance(stated, str) and stated:
             return self._context.workload.session_name(stated)
-        return self._context.workload.session_of(pid)
+        return self._owner(pid) or self._context.workload.session_of(pid)
 
 
 def _attributes(given: object) -> dict[str, Value]:

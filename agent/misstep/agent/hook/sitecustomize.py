@@ -38,12 +38,18 @@ def _report(url, kind, value, trace):
     if isinstance(cause, BaseException):
         attributes["exception.cause.type"] = _name(type(cause))
         attributes["exception.cause.message"] = str(cause)[:4000]
-    while trace is not None and trace.tb_next is not None:
+    place = None
+    while trace is not None:  # the innermost frame that is not Ray's own
+        if (
+            place is None
+            or os.sep + os.path.join("site-packages", "ray", "") not in trace.tb_frame.f_code.co_filename
+        ):
+            place = trace
         trace = trace.tb_next
-    if trace is not None:
-        attributes["code.file.path"] = trace.tb_frame.f_code.co_filename
-        attributes["code.line.number"] = trace.tb_lineno
-        attributes["code.function.name"] = trace.tb_frame.f_code.co_name
+    if place is not None:
+        attributes["code.file.path"] = place.tb_frame.f_code.co_filename
+        attributes["code.line.number"] = place.tb_lineno
+        attributes["code.function.name"] = place.tb_frame.f_code.co_name
     attributes.update(_ray())
     body = json.dumps(
         {"event": "process.exception", "ts": time.time_ns(), "body": stack, "attributes": attributes}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from misstep.agent.context import Context
 from misstep.agent.probe import Probe
+from misstep.agent.ray.dashboard import RayDashboard
 from misstep.agent.ray.logs import RayLogs
+from misstep.agent.ray.scrape import RayMetrics
 from misstep.agent.ray.sessions import RaySessions
 
 
@@ -15,4 +17,9 @@ def probes(context: Context) -> list[Probe]:
         UnavailableError: the port of the receiver is taken.
     """
     sessions = RaySessions(context)
-    return [sessions, RayLogs(context, sessions)]
+    return [
+        sessions,
+        RayLogs(context, sessions),
+        RayMetrics(context, sessions),
+        RayDashboard(context, sessions),
+    ]

@@ -30,6 +30,7 @@ class RayProcess(NamedTuple):
 
     Attributes:
         node: id of its Ray node, hex; empty where an old Ray does not pass it.
+        address: IP of the node, as Ray has it.
         node_name: what `ray start --node-name` said, or empty.
         session: Ray's name of the session, ``session_<date>_<time>_<pid>``.
         folder: the session's folder.
@@ -45,6 +46,7 @@ class RayProcess(NamedTuple):
 
     pid: int
     node: str
+    address: str
     node_name: str
     session: str
     folder: str
@@ -94,6 +96,7 @@ def read(pid: int, *, root: str = "/proc") -> RayProcess | None:
     return RayProcess(
         pid=pid,
         node=flags.get("node_id") or flags.get("node-id") or "",
+        address=flags.get("node_ip_address") or flags.get("node-ip-address") or "",
         node_name=flags.get("node-name") or flags.get("node_name") or "",
         session=session,
         folder=folder or os.path.dirname((flags.get("log_dir") or "").rstrip("/")),

@@ -23,7 +23,7 @@ _DRIVER = re.compile(r"job-driver-(.+)\.log")
 _EVENT = re.compile(r"events/event_(RAYLET|GCS|AUTOSCALER|JOBS|CORE_WORKER_\d+)\.log")
 _PLAIN = {
     "raylet.out": WORSE, "gcs_server.out": WORSE, "raylet.err": ALL, "gcs_server.err": ALL,
-    "monitor.err": ALL, "runtime_env_agent.log": WORSE, "dashboard_agent.log": WORSE,
+    "monitor.err": ALL, "runtime_env_agent.log": WORSE,
     "export_events/event_EXPORT_SUBMISSION_JOB.log": SUBMISSIONS,
 }  # fmt: skip
 _SETUP = re.compile(r"runtime_env_setup-[0-9a-f]+\.log")

@@ -27,6 +27,7 @@ _SEARCH_EVERY = 2 * SECOND
 _SILENT_AFTER = 20 * SECOND
 """Monotonic nanoseconds after which a stream that is switched on and says nothing counts as failing: Ray's agent takes some 5 s to start."""
 _GCS_MAY_RETURN = 3 * SECOND
+_OWNERS = 1024
 _KEEP_ENDED = 30 * SECOND
 """For so long the readers of an ended session's files go on."""
 _START_STREAM = 'misstep run -- COMMAND, or: eval "$(misstep env ray)" before ray start'
@@ -100,10 +101,13 @@ class RaySessions:
         self._sessions: dict[str, RaySession] = {}
         self._heard: dict[str, int] = {}
         self._nodes: dict[str, int] = {}
+        self._owners: dict[int, str] = {}
         self._next_search = 0
         self._boot = procfs.boot_time()
         self._recalled = False
-        self._receiver = Receiver(context, locate=self.locate, heard=self.heard, admit=self.admit)
+        self._receiver = Receiver(
+            context, locate=self.locate, heard=self.heard, owner=self.owner, admit=self.admit
+        )
         self.port = self._receiver.port
         self._receiver.start()
 
@@ -125,9 +129,26 @@ class RaySessions:
         if not self._is_local(node):
             return ""
         start = known.start if known is not None else pids.start_ticks(pid)
+        if role == "ray_driver":
+            self._adopt(pid, session)
         if known is None or known.role in ("", "command", "registered"):
             workload.register(pid, session=session, role=role)
         return f"process/{process_id(self._context.host.id, pid, start)}" if start else ""
+
+    def owner(self, pid: int) -> str:
+        """Our session of a process that started a cluster, is its driver, or is a parent of one; or empty."""
+        with self._lock:
+            return self._owners.get(pid, "")
+
+    def _adopt(self, pid: int, session: str) -> None:
+        """A driver belongs to a session, and with it the commands that it was started by."""
+        with self._lock:
+            while pid > 1:
+                self._owners.pop(pid, None)
+                self._owners[pid] = session
+                pid = pids.parent(pid)
+            while len(self._owners) > _OWNERS:
+                del self._owners[next(iter(self._owners))]
 
     def admit(self, user: int) -> bool:
         """Whether a user owns a Ray that we watch; our own user and root are admitted anyway."""
@@ -204,6 +225,8 @@ class RaySessions:
         one = self._sessions.get(process.session)
         if one is None:
             one = self._sessions[process.session] = RaySession(process.session, session, monotonic)
+            _, creator = cluster.started_at(process.session)
+            self._adopt(creator, session)
         one.session = session
         one.ended = 0
         gcs = cluster.is_gcs(pid)
