@@ -33,7 +33,7 @@ def entities(reader: Reader, session: str | None, kind: str | None, ids: Sequenc
         where += " AND entity IN (SELECT unnest(?::VARCHAR[]))"
         parameters.append(list(ids))
     return [
-        EntityRow(*row[:6], attributes=row[6] or {})
+        EntityRow._make((*row[:6], row[6] or {}))
         for row in reader.rows(_ENTITIES.replace("WHERE_ENTITY", where), parameters)
     ]
 

@@ -48,6 +48,22 @@ class Group(NamedTuple):
     verdicts: list[Verdict | None]
     refused: dict[int, InputError]
 
+    def only(self, kept: list[int]) -> Group:
+        """The group without the requests that were refused, places counted anew."""
+        place = {old: new for new, old in enumerate(kept)}
+        parts = [part._replace(places=[place[p] for p in part.places]) for part in self.parts]
+        return Group(parts, [self.verdicts[old] for old in kept], {})
+
+
+class _Learned:
+    """What a group brings to be remembered, once all its rows are made."""
+
+    def __init__(self) -> None:
+        self.live: list[tuple[U64, int]] = []
+        self.defined: list[U64] = []
+        self.resources: list[U64] = []
+        self.events: list[U64] = []
+
 
 class Ingest:
     """What must be remembered between requests to judge and to store them. One thread at a time."""
@@ -120,13 +136,17 @@ class Ingest:
             received: when each was received.
         """
         tables: dict[str, list[Any]] = {"samples": [], "series": [], "logs": [], "resources": []}
+        learned = _Learned()
         for part in group.parts:
-            codes = _accepted(part, group.verdicts)
+            keep = _accepted(part, group.verdicts)
             places = np.array(part.places)
+            if not keep.any():
+                continue
             if isinstance(part.columns, Metrics):
-                self._metric_rows(part.columns, codes, seq[places], received[places], tables)
+                self._metric_rows(part.columns, keep, seq[places], received[places], tables, learned)
             else:
-                self._log_rows(part.columns, codes, seq[places], received[places], tables)
+                self._log_rows(part.columns, keep, seq[places], received[places], tables, learned)
+        self._learn(learned)
         return tables
 
     def _codes(self, columns: Decoded) -> NDArray[np.uint8]:
@@ -143,13 +163,16 @@ class Ingest:
         return codes
 
     def _metric_rows(
-        self, metrics: Metrics, keep: NDArray[np.bool_], seq: I64, received: I64, tables: dict[str, list[Any]]
+        self,
+        metrics: Metrics,
+        keep: NDArray[np.bool_],
+        seq: I64,
+        received: I64,
+        tables: dict[str, list[Any]],
+        learned: _Learned,
     ) -> None:
         at = np.flatnonzero(keep)
-        if not len(at):
-            return
         position = seq[metrics.request]
-        whole = len(at) == len(metrics)
         columns: dict[str, NDArray[Any]] = {
             "metric": metrics.metric,
             "series_id": metrics.series,
@@ -157,38 +180,57 @@ class Ingest:
             "value": metrics.value,
             "seq": position,
         }
+        whole = len(at) == len(metrics)
         tables["samples"].append(
             pa.table({name: pa.array(c if whole else c[at]) for name, c in columns.items()})
         )
         ids, first = np.unique(metrics.series[at], return_index=True)
-        self._live.add(ids, int(received.max()))
+        learned.live.append((ids, int(received.max())))
         fresh = np.sort(at[first[~self._defined.contains(ids)]])
         if len(fresh):
             tables["series"].append(metrics.define(fresh, position[fresh]))
-            self._defined.add(metrics.series[fresh])
-        self._resource_rows(metrics, at, position, tables)
+            learned.defined.append(metrics.series[fresh])
+        self._resource_rows(metrics, at, position, tables, learned)
 
     def _log_rows(
-        self, logs: Logs, keep: NDArray[np.bool_], seq: I64, received: I64, tables: dict[str, list[Any]]
+        self,
+        logs: Logs,
+        keep: NDArray[np.bool_],
+        seq: I64,
+        received: I64,
+        tables: dict[str, list[Any]],
+        learned: _Learned,
     ) -> None:
-        at = np.flatnonzero(keep)
-        if not len(at):
-            return
         tables["logs"].append(logs.table(keep, seq, received))
-        ids = logs.event_ids[at]
-        self._events.add(event_hashes(ids[ids != ""]))
-        self._resource_rows(logs, at, seq[logs.request], tables)
+        ids = logs.event_ids[keep]
+        learned.events.append(event_hashes(ids[ids != ""]))
+        self._resource_rows(logs, np.flatnonzero(keep), seq[logs.request], tables, learned)
 
-    def _resource_rows(self, columns: Decoded, at: I64, position: I64, tables: dict[str, list[Any]]) -> None:
+    def _resource_rows(
+        self, columns: Decoded, at: I64, position: I64, tables: dict[str, list[Any]], learned: _Learned
+    ) -> None:
         of_item = columns.resource[at]
         ids, first = np.unique(columns.resource_ids[of_item], return_index=True)
-        fresh = first[~self._resources.contains(ids)]
+        known = self._resources.contains(ids)
+        for others in learned.resources:
+            known |= np.isin(ids, others)
+        fresh = first[~known]
         if len(fresh):
             index = of_item[fresh]
             tables["resources"].append(
                 resource_table(columns.resources, columns.resource_ids, index, position[at[fresh]])
             )
-            self._resources.add(columns.resource_ids[index])
+            learned.resources.append(ids[~known])
+
+    def _learn(self, learned: _Learned) -> None:
+        for ids, received in learned.live:
+            self._live.add(ids, received)
+        for ids in learned.defined:
+            self._defined.add(ids)
+        for ids in learned.resources:
+            self._resources.add(ids)
+        for ids in learned.events:
+            self._events.add(ids)
 
     def _put_aside(self, group: Group, signals: Sequence[str], payloads: Sequence[bytes]) -> Group:
         """What protobuf's own parser refuses as well is malformed; what only we cannot read is kept as it is."""

@@ -28,6 +28,18 @@ LOGS = "logs"
 SIGNALS = (METRICS, LOGS)
 
 _RECURSIVE = ("array_value", "kvlist_value")
+_UNREAD = {
+    "AnyValue": ("string_value_strindex",),
+    "KeyValue": ("key_strindex",),
+    "InstrumentationScope": ("version", "attributes", "dropped_attributes_count"),
+    "Resource": ("dropped_attributes_count", "entity_refs"),
+    "Metric": ("description", "metadata"),
+    "NumberDataPoint": ("start_time_unix_nano", "exemplars"),
+    "LogRecord": ("dropped_attributes_count", "flags"),
+}
+"""Fields that nothing is made of; the decoder skips them."""
+_COUNTED = ("HistogramDataPoint", "ExponentialHistogramDataPoint", "SummaryDataPoint")
+"""Messages of which only the number is told."""
 _REQUESTS: dict[str, Any] = {
     METRICS: metrics_service_pb2.ExportMetricsServiceRequest,
     LOGS: logs_service_pb2.ExportLogsServiceRequest,
@@ -85,8 +97,20 @@ def _pool() -> descriptor_pool.DescriptorPool:
         file.ClearField("service")
         if module is common_pb2:
             _cut_recursion(file)
+        for message in file.message_type:
+            _leave_unread(message)
         pool.Add(file)
     return pool
+
+
+def _leave_unread(message: Any) -> None:
+    kept = [f for f in message.field if f.name not in _UNREAD.get(message.name, ())]
+    if message.name in _COUNTED:
+        kept = [f for f in message.field if f.name == "time_unix_nano"]
+        del message.oneof_decl[:]
+        del message.nested_type[:]
+    del message.field[:]
+    message.field.extend(kept)
 
 
 def _cut_recursion(file: Any) -> None:

@@ -96,7 +96,7 @@ class View:
         if newest:
             rows.reverse()
         resources = self._resources({row[-1] for row in rows})
-        return [LogRow(*row[:-1], resources.get(row[-1], {})) for row in rows]
+        return [LogRow._make((*row[:-1], resources.get(row[-1], {}))) for row in rows]
 
     def count_logs(
         self,
