@@ -67,13 +67,20 @@ def test_what_ignores_sigterm_ends_too() -> None:
 def test_processes_end_when_the_lab_itself_is_killed(tmp_path: Path) -> None:
     program = (
         "import os, sys, time\nfrom misstep.lab.household import Household\n"
-        "home = Household()\nhome.start('d', [sys.executable, '-c', sys.argv[1], sys.argv[2]], os.environ)\ntime.sleep(600)\n"
+        "home = Household()\nhome.start('d', [sys.executable, '-c', sys.argv[1], sys.argv[2]], os.environ)\n"
+        "print(home.folder, flush=True)\ntime.sleep(600)\n"
     )
-    lab = subprocess.Popen([sys.executable, "-c", program, DAEMON, str(tmp_path / "pid")])
+    lab = subprocess.Popen(
+        [sys.executable, "-c", program, DAEMON, str(tmp_path / "pid")], stdout=subprocess.PIPE, text=True
+    )
+    assert lab.stdout is not None
+    with lab.stdout:
+        folder = lab.stdout.readline().strip()
     daemon = read_pid(tmp_path / "pid")
     lab.send_signal(signal.SIGKILL)
     lab.wait()
     assert wait_for(lambda: not alive(daemon))
+    assert wait_for(lambda: not Path(folder).exists())
 
 
 def test_a_program_that_is_not_there_is_named() -> None:

@@ -77,6 +77,7 @@ def run_demo(
         outcome = _judge(verdict, scenario, narration)
         if keep:
             demo.keep()
+        narration.step("Shutting down")
     return outcome
 
 
@@ -160,7 +161,8 @@ class Demo:
 
     def keep(self) -> None:
         """Stay up until Ctrl-C, and say what to try."""
-        shell = f"MISSTEP_ENDPOINT_FILE={self._service.endpoint_file} misstep"
+        program = "misstep" if shutil.which("misstep") else str(Path(sys.executable).with_name("misstep"))
+        shell = f"MISSTEP_ENDPOINT_FILE={self._service.endpoint_file} {program}"
         for line in (
             "",
             "Everything stays up until Ctrl-C. Try, in another terminal:",
@@ -175,7 +177,7 @@ class Demo:
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            print("\nShutting down", file=sys.stderr)
+            print(file=sys.stderr)
 
     def _final(self, job: str, answer: Mapping[str, Any], steady: _Steady) -> bool:
         if self._scenario.blame is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -33,7 +32,7 @@ class Household:
         base = tempfile.gettempdir()
         self.folder = Path(tempfile.mkdtemp(prefix="misstep-", dir=base if len(base) < 10 else "/tmp"))
         self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", keeper.__file__],
+            [sys.executable, "-I", "-S", keeper.__file__, str(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -86,7 +85,6 @@ class Household:
         self._keeper.wait()
         if self._keeper.stdout is not None:
             self._keeper.stdout.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def free_ports(count: int) -> list[int]:

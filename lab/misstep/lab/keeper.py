@@ -1,8 +1,9 @@
-"""Holds processes for the lab and leaves none behind: ``python keeper.py``, commands on stdin, answers on stdout.
+"""Holds processes for the lab and leaves none behind: ``python keeper.py FOLDER``, commands on stdin, answers on stdout.
 
 A command is one line of JSON, ``{"argv": [...], "env": {...}, "cwd": ..., "log": path}``; the answer is
 ``{"pid": n}`` or ``{"error": text}``. When stdin ends, because the lab is done or was killed, every
-descendant is ended: SIGTERM first for what was started here, SIGKILL after `GRACE` for all that is left.
+descendant is ended, SIGTERM first for what was started here, SIGKILL after `GRACE` for all that is left,
+and the folder is removed.
 The keeper is a child subreaper, so that daemons whose parents died still count as its own, and nobody
 else's process is ever touched. Standard library only: it runs with ``-I -S`` and costs 10 MB.
 """
@@ -11,6 +12,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +130,7 @@ def main() -> None:
             print(json.dumps(keeper.start(json.loads(line))), flush=True)
     finally:
         keeper.stop()
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,10 @@ used, total = used_and_total()
 os.environ["RAY_memory_usage_threshold"] = f"{(used + 2_500_000) / total:.4f}"
 os.environ["RAY_memory_monitor_refresh_ms"] = "250"
 ray.init(num_cpus=2, object_store_memory=100_000_000)
-task = hoard.remote(220)
-time.sleep(1)
 counter = Counter.remote()
+ray.get(counter.add.remote(1))
+time.sleep(1)
+task = hoard.remote(220)
 while ray.wait([task], timeout=0.2)[1]:
     ray.get(counter.add.remote(1))
 print(ray.get(task), ray.get(counter.add.remote(0)))
