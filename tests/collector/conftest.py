@@ -51,7 +51,15 @@ class Collector:
     def start(self) -> Collector:
         ready = self.data.parent / f"{self.data.name}.ready"
         ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "misstep.collector", "--data", str(self.data), "--ready-file", str(ready)]
+        command = [
+            sys.executable,
+            "-m",
+            "misstep.collector",
+            "--data",
+            str(self.data),
+            "--ready-file",
+            str(ready),
+        ]
         ports = [] if "--port" in self.arguments else ["--port", "0", "--otlp-port", "0"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, *ports, *self.arguments], stderr=log, env=self.environ)
@@ -88,14 +96,21 @@ class Collector:
             return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
 
     def send(
-        self, message: Any, headers: Mapping[str, str] | None = None, *, compress: bool = True, otlp: bool = False
+        self,
+        message: Any,
+        headers: Mapping[str, str] | None = None,
+        *,
+        compress: bool = True,
+        otlp: bool = False,
     ) -> Answer:
         """POST an export request."""
         signal = "metrics" if isinstance(message, ExportMetricsServiceRequest) else "logs"
         body = message.SerializeToString()
         encoding = {"Content-Encoding": "gzip"} if compress else {}
         sent = {"Content-Type": PROTOBUF, **encoding, **(headers or {})}
-        return self.request("POST", f"/v1/{signal}", gzip.compress(body, 1) if compress else body, sent, otlp=otlp)
+        return self.request(
+            "POST", f"/v1/{signal}", gzip.compress(body, 1) if compress else body, sent, otlp=otlp
+        )
 
     def ask(self, path: str, **query: object) -> Any:
         """GET of our API; anything but 200 fails."""
@@ -107,7 +122,9 @@ class Collector:
     def metrics(self) -> dict[str, float]:
         """The samples of ``/metrics`` by name and labels."""
         lines = self.request("GET", "/metrics").body.decode().splitlines()
-        return {n: float(v) for n, _, v in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+        return {
+            n: float(v) for n, _, v in (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        }
 
     def until(self, condition: Callable[[], Any], seconds: float = 15) -> Any:
         """Wait for something to become true, and give it back."""
@@ -123,7 +140,9 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
     """Starts collectors, and ends them with the test."""
     started: list[Collector] = []
 
-    def start(*arguments: str, data: Path | None = None, environ: Mapping[str, str] | None = None) -> Collector:
+    def start(
+        *arguments: str, data: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> Collector:
         collector = Collector(data or tmp_path / f"data{len(started)}", *arguments, environ=environ)
         started.append(collector)
         return collector.start()
@@ -152,7 +171,10 @@ class Otlp:
         """Each record: event, ts, body, severity, and attributes."""
         request = ExportLogsServiceRequest()
         group = request.resource_logs.add()
-        _attributes(group.resource.attributes, {"service.name": "misstep-agent", "host.name": host, "host.id": "5f1c9a"})
+        _attributes(
+            group.resource.attributes,
+            {"service.name": "misstep-agent", "host.name": host, "host.id": "5f1c9a"},
+        )
         scope = group.scope_logs.add()
         for given in records:
             record = scope.log_records.add()

@@ -18,8 +18,12 @@ def story(collector: Any, otlp: Any) -> Iterator[dict[str, Any]]:
     """A short life of a Ray session with one failing task, in three requests."""
     base = time.time_ns()
     event = otlp.event
-    start = event("session.start", f"session/{otlp.SESSION}", ray__session__name="session_2026", ray__version="2.60.0")
-    node = event("ray.node.lifecycle", "ray_node/aa11", "ALIVE", ray__node__id="aa11", ray__node__name="node-1")
+    start = event(
+        "session.start", f"session/{otlp.SESSION}", ray__session__name="session_2026", ray__version="2.60.0"
+    )
+    node = event(
+        "ray.node.lifecycle", "ray_node/aa11", "ALIVE", ray__node__id="aa11", ray__node__name="node-1"
+    )
     worker = event(
         "ray.worker.definition", "ray_worker/bb22", ray__worker__id="bb22", process__pid=4242,
         misstep__node="ray_node/aa11",
@@ -32,7 +36,11 @@ def story(collector: Any, otlp: Any) -> Iterator[dict[str, Any]]:
         misstep__source__reason="this Ray has no dashboard", misstep__source__remedy="pip install 'ray[default]'",
     )  # fmt: skip
     lines = [
-        {"body": f"line {i}", "ts": base + i, "attributes": {"misstep.session": otlp.SESSION, "ray.worker.id": "bb22"}}
+        {
+            "body": f"line {i}",
+            "ts": base + i,
+            "attributes": {"misstep.session": otlp.SESSION, "ray.worker.id": "bb22"},
+        }
         for i in range(5)
     ]
     for step, records in enumerate([[start, node, worker, running], lines, [failed, blind]]):
@@ -57,7 +65,9 @@ def check(description: Any, path: str, status: int, answer: Any) -> None:
 
 @pytest.mark.parametrize("path", ["/sessions", "/incidents", "/entities", "/logs", "/timeline"])
 @pytest.mark.parametrize("query", ["", "?at=1000", "?limit=2", "?session=local/ray/none/1"])
-def test_answers_are_as_described(collector: Any, story: Any, description: Any, path: str, query: str) -> None:
+def test_answers_are_as_described(
+    collector: Any, story: Any, description: Any, path: str, query: str
+) -> None:
     if "session" in query and path == "/sessions":
         query = ""
     answer = collector.request("GET", PREFIX + path + query)
@@ -126,7 +136,12 @@ def test_the_past_is_what_was_known_then(collector: Any, story: Any) -> None:
 
 def test_sessions(collector: Any, story: Any) -> None:
     (session,) = [s for s in collector.ask("sessions")["sessions"] if s["session"] == story["session"]]
-    assert (session["kind"], session["name"], session["state"], session["ended_ns"]) == ("ray", "ray", "live", None)
+    assert (session["kind"], session["name"], session["state"], session["ended_ns"]) == (
+        "ray",
+        "ray",
+        "live",
+        None,
+    )
     assert session["heard_ns"] >= story["rows"][-1]["received_ns"]
 
 
@@ -153,23 +168,37 @@ def test_filters_of_logs(collector: Any, story: Any) -> None:
 def test_logs_of_an_entity_hold_the_lines_of_its_worker(collector: Any, story: Any, entity: str) -> None:
     rows = collector.ask("logs", session=story["session"], entity=entity)["logs"]
     assert [r["body"] for r in rows if not r["event"]] == [f"line {i}" for i in range(5)]
-    assert {r["entity"] for r in rows if r["event"]} == {"task/cc33" if entity.startswith("task") else "ray_worker/bb22"}
+    assert {r["entity"] for r in rows if r["event"]} == {
+        "task/cc33" if entity.startswith("task") else "ray_worker/bb22"
+    }
 
 
 def test_the_timeline_tells_turning_points(collector: Any, story: Any) -> None:
     entries = collector.ask("timeline", session=story["session"])["entries"]
     told = [e["statement"] for e in entries if e["kind"] == "event"]
-    assert told == [f"session {story['session']} found", "node node-1 joins", "task tokenize fails (OUT_OF_MEMORY)"]
+    assert told == [
+        f"session {story['session']} found",
+        "node node-1 joins",
+        "task tokenize fails (OUT_OF_MEMORY)",
+    ]
 
 
 def test_incidents_say_what_could_not_be_seen_and_how_things_stand(collector: Any, story: Any) -> None:
     answer = collector.until(
-        lambda: (a := collector.ask("incidents", session=story["session"]))["as_of_ns"] > story["rows"][-1]["received_ns"] and a
+        lambda: (
+            (a := collector.ask("incidents", session=story["session"]))["as_of_ns"]
+            > story["rows"][-1]["received_ns"]
+            and a
+        )
     )
     assert answer["settled"] is False
     assert answer["summary"]["tasks"] == {"FAILED": 1}
     assert answer["unseen"] == [
-        {"source": "ray_events", "reason": "this Ray has no dashboard", "remedy": "pip install 'ray[default]'"}
+        {
+            "source": "ray_events",
+            "reason": "this Ray has no dashboard",
+            "remedy": "pip install 'ray[default]'",
+        }
     ]
 
 

@@ -39,12 +39,22 @@ def port_of(collector: Any) -> int:
 def as_nobody(collector: Any, request: str, token: str = "") -> int:
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
     arguments = [python, "-I", "-c", FETCH, str(port_of(collector)), request, *([token] if token else [])]
-    done = subprocess.run(arguments, user="nobody", cwd="/", capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        arguments, user="nobody", cwd="/", capture_output=True, text=True, timeout=30, check=True
+    )
     return int(done.stdout)
 
 
 def token_for(collector: Any, scopes: str) -> str:
-    command = [sys.executable, "-m", "misstep.collector", "--data", str(collector.data), "--new-token", scopes]
+    command = [
+        sys.executable,
+        "-m",
+        "misstep.collector",
+        "--data",
+        str(collector.data),
+        "--new-token",
+        scopes,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
 
@@ -104,7 +114,17 @@ def test_it_ends_cleanly_and_says_where_it_is(launch: Callable[..., Any]) -> Non
 
 def test_a_folder_has_one_collector(launch: Callable[..., Any]) -> None:
     first = launch()
-    command = [sys.executable, "-m", "misstep.collector", "--data", str(first.data), "--port", "0", "--otlp-port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "misstep.collector",
+        "--data",
+        str(first.data),
+        "--port",
+        "0",
+        "--otlp-port",
+        "0",
+    ]
     second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert second.returncode == 4
     assert f"process {first.process.pid}" in second.stderr
@@ -113,7 +133,17 @@ def test_a_folder_has_one_collector(launch: Callable[..., Any]) -> None:
 
 def test_a_taken_port_that_was_asked_for_is_an_error(collector: Any, tmp_path: Path) -> None:
     port = str(port_of(collector))
-    command = [sys.executable, "-m", "misstep.collector", "--data", str(tmp_path / "d"), "--port", port, "--otlp-port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "misstep.collector",
+        "--data",
+        str(tmp_path / "d"),
+        "--port",
+        port,
+        "--otlp-port",
+        "0",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 4
     assert f"port {port} for the API is taken by process {collector.process.pid}" in done.stderr
@@ -129,7 +159,16 @@ def test_a_taken_port_that_was_asked_for_is_an_error(collector: Any, tmp_path: P
     ],
 )
 def test_settings_that_cannot_be_followed_are_told(tmp_path: Path, arguments: list[str], says: str) -> None:
-    command = [sys.executable, "-m", "misstep.collector", "--data", str(tmp_path / "d"), "--otlp-port", "0", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "misstep.collector",
+        "--data",
+        str(tmp_path / "d"),
+        "--otlp-port",
+        "0",
+        *arguments,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert says in done.stderr
@@ -153,8 +192,22 @@ def test_tls(launch: Callable[..., Any], tmp_path: Path) -> None:
     url = collector.addresses["collector"] + "/api/misstep/v1/sessions"
     with urllib.request.urlopen(url, context=context, timeout=10) as answer:
         assert answer.status == 200
-    open_to_all = [sys.executable, "-m", "misstep.collector", "--data", str(tmp_path / "open"), "--host", "0.0.0.0", "--port", "0", "--otlp-port", "0"]
-    refused = subprocess.run(open_to_all, capture_output=True, text=True, timeout=30, check=False, env=collector.environ)
+    open_to_all = [
+        sys.executable,
+        "-m",
+        "misstep.collector",
+        "--data",
+        str(tmp_path / "open"),
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "0",
+        "--otlp-port",
+        "0",
+    ]
+    refused = subprocess.run(
+        open_to_all, capture_output=True, text=True, timeout=30, check=False, env=collector.environ
+    )
     assert refused.returncode == 2
     assert "needs a token" in refused.stderr
     assert "TLS" not in refused.stderr
@@ -164,7 +217,9 @@ def test_tls(launch: Callable[..., Any], tmp_path: Path) -> None:
 def test_a_full_disk_refuses_and_recovers(launch: Callable[..., Any], tmp_path: Path, otlp: Any) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", disk], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "none", disk], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip(f"cannot mount a small disk: {mounted.stderr.decode().strip()}")
     try:

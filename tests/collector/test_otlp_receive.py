@@ -41,9 +41,15 @@ def bomb(size: int) -> bytes:
 
 @pytest.mark.parametrize("otlp_port", [False, True])
 @pytest.mark.parametrize("compress", [False, True])
-def test_success_is_an_empty_response_of_the_same_type(collector: Any, otlp: Any, compress: bool, otlp_port: bool) -> None:
+def test_success_is_an_empty_response_of_the_same_type(
+    collector: Any, otlp: Any, compress: bool, otlp_port: bool
+) -> None:
     answer = collector.send(otlp.gauge("a", [{"x": "1"}]), compress=compress, otlp=otlp_port)
-    assert (answer.status, answer.headers["content-type"], answer.body) == (200, "application/x-protobuf", b"")
+    assert (answer.status, answer.headers["content-type"], answer.body) == (
+        200,
+        "application/x-protobuf",
+        b"",
+    )
     assert not ExportMetricsServiceResponse.FromString(answer.body).HasField("partial_success")
     answer = collector.send(otlp.logs({"body": "line"}), compress=compress, otlp=otlp_port)
     assert (answer.status, answer.body) == (200, b"")
@@ -55,8 +61,14 @@ def test_an_empty_request_is_a_success(collector: Any, path: str) -> None:
 
 
 def test_deflate_is_taken(collector: Any, otlp: Any) -> None:
-    body = zlib.compress(otlp.logs({"body": "deflated line", "attributes": {"misstep.session": "s/ray/deflate/1"}}).SerializeToString())
-    assert collector.request("POST", "/v1/logs", body, {**PROTOBUF, "Content-Encoding": "deflate"}).status == 200
+    body = zlib.compress(
+        otlp.logs(
+            {"body": "deflated line", "attributes": {"misstep.session": "s/ray/deflate/1"}}
+        ).SerializeToString()
+    )
+    assert (
+        collector.request("POST", "/v1/logs", body, {**PROTOBUF, "Content-Encoding": "deflate"}).status == 200
+    )
     found = collector.until(lambda: collector.ask("logs", session="s/ray/deflate/1")["logs"])
     assert [row["body"] for row in found] == ["deflated line"]
 
@@ -72,7 +84,13 @@ def test_deflate_is_taken(collector: Any, otlp: Any) -> None:
         (b"", {}, 415, 3, "application/x-protobuf"),
         (b"", {**PROTOBUF, "Content-Encoding": "zstd"}, 415, 3, "gzip"),
         (b"", {**PROTOBUF, "Misstep-Boot": "b"}, 400, 3, "Misstep-Seq"),
-        (b"", {**PROTOBUF, "Misstep-Boot": "b", "Misstep-Agent": "a", "Misstep-Seq": "-1"}, 400, 3, "Misstep-Seq"),
+        (
+            b"",
+            {**PROTOBUF, "Misstep-Boot": "b", "Misstep-Agent": "a", "Misstep-Seq": "-1"},
+            400,
+            3,
+            "Misstep-Seq",
+        ),
     ],
 )
 def test_what_cannot_be_taken_is_told_in_a_status(
@@ -92,7 +110,10 @@ def test_invalid_utf8_is_malformed(collector: Any, otlp: Any) -> None:
 
 def test_truncated_requests_never_pass_as_whole(collector: Any, otlp: Any) -> None:
     body = otlp.gauge("a", [{"x": str(i)} for i in range(3)]).SerializeToString()
-    answers = [collector.request("POST", "/v1/metrics", body[:size], PROTOBUF).status for size in range(1, len(body), 7)]
+    answers = [
+        collector.request("POST", "/v1/metrics", body[:size], PROTOBUF).status
+        for size in range(1, len(body), 7)
+    ]
     assert set(answers) == {400}
 
 
@@ -108,7 +129,9 @@ def test_a_bomb_of_a_gigabyte_is_refused_without_memory(collector: Any, otlp: An
     before = resident(collector.process.pid)
     headers = {**PROTOBUF, "Content-Encoding": "gzip"}
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: collector.request("POST", "/v1/metrics", packed, headers), range(8)))
+        answers = list(
+            pool.map(lambda _: collector.request("POST", "/v1/metrics", packed, headers), range(8))
+        )
     assert {a.status for a in answers} == {413}
     assert "67108864 bytes" in status_text(answers[0].body)[1]
     # Two at once, 64 MiB each, and the allocator's slack; a gigabyte is far off.
@@ -131,9 +154,10 @@ def test_endless_headers_are_cut_off(collector: Any) -> None:
     parts = urlsplit(collector.addresses["collector"])
     with socket.create_connection((parts.hostname, parts.port), timeout=5) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
-        for _ in range(80):
-            client.sendall(b"X-Padding: " + b"x" * 1000 + b"\r\n")
-        assert client.recv(100).startswith(b"HTTP/1.1 431 ")
+        sent = 0
+        with pytest.raises(ConnectionError):
+            while sent < 16 * MIB:
+                sent += client.send(b"X-Padding: " + b"x" * 1000 + b"\r\n")
 
 
 def test_a_hundred_thousand_label_sets_get_a_clear_answer(collector: Any, otlp: Any) -> None:
@@ -158,7 +182,10 @@ def test_a_duplicate_is_acknowledged_and_not_stored_again(collector: Any, otlp: 
 
     assert [send(5, "five"), send(5, "five"), send(9, "nine"), send(7, "late"), send(10, "ten")] == [200] * 5
     other = {"body": "other boot", "attributes": {"misstep.session": session}}
-    assert collector.send(otlp.logs(other), {**sender, "Misstep-Boot": "boot-2", "Misstep-Seq": "1"}).status == 200
+    assert (
+        collector.send(otlp.logs(other), {**sender, "Misstep-Boot": "boot-2", "Misstep-Seq": "1"}).status
+        == 200
+    )
     found = collector.until(lambda: len(rows := collector.ask("logs", session=session)["logs"]) == 4 and rows)
     assert [row["body"] for row in found] == ["five", "nine", "ten", "other boot"]
     assert collector.metrics()['misstep_collector_duplicates_total{signal="logs"}'] >= 2
@@ -168,7 +195,10 @@ def test_a_duplicate_is_acknowledged_and_not_stored_again(collector: Any, otlp: 
 def test_a_clock_five_seconds_off_is_kept_as_sent(collector: Any, otlp: Any, offset: int) -> None:
     session, now = f"s/ray/clock{offset}/1", time.time_ns()
     ts = now + offset * 1_000_000_000
-    assert collector.send(otlp.logs({"ts": ts, "body": "x", "attributes": {"misstep.session": session}})).status == 200
+    assert (
+        collector.send(otlp.logs({"ts": ts, "body": "x", "attributes": {"misstep.session": session}})).status
+        == 200
+    )
     (row,) = collector.until(lambda: collector.ask("logs", session=session)["logs"])
     assert row["ts_ns"] == ts
     assert abs(row["received_ns"] - now) < 3_000_000_000
@@ -201,4 +231,3 @@ def test_every_refusal_is_counted_by_reason(collector: Any) -> None:
     for reason in ("malformed", "media_type"):
         name = f'misstep_collector_refused_total{{reason="{reason}"}}'
         assert after[name] == before[name] + 1
-

@@ -57,9 +57,8 @@ def test_urls() -> None:
 
 def test_one_collector_per_folder(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    with FolderLock(folder):
-        with pytest.raises(UnavailableError, match=rf"process {os.getpid()}.*--data"):
-            FolderLock(folder)
+    with FolderLock(folder), pytest.raises(UnavailableError, match=rf"process {os.getpid()}.*--data"):
+        FolderLock(folder)
     FolderLock(folder).close()
     assert folder.stat().st_mode & 0o077 == 0
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from misstep.core.errors import MissingExtraError, MisstepError
+from misstep.core.errors import MisstepError
 from misstep.core.exits import Exit
 from misstep.core.settings import CollectorSettings, Settings, load
 
@@ -37,13 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings, asked: argparse.Namespace) -> int:
-    try:
-        from misstep.collector.server import Ports, run
-    except ModuleNotFoundError as error:
-        module = error.name or ""
-        if module.startswith("misstep"):
-            raise
-        raise MissingExtraError("misstep collector", "collector", module) from error
+    from misstep.collector.start import Ports, run
+
     usual = CollectorSettings()
     options = settings.collector
     ports = Ports(

@@ -61,7 +61,11 @@ class Operation:
 
 def listing(name: str, item: Schema, **others: Schema) -> Schema:
     """The schema of a page: the list, its cursor, and what else stands beside it."""
-    properties: dict[str, Schema] = {name: {"type": "array", "items": item}, "cursor": {"type": ["string", "null"]}, **others}
+    properties: dict[str, Schema] = {
+        name: {"type": "array", "items": item},
+        "cursor": {"type": ["string", "null"]},
+        **others,
+    }
     return record(**properties)
 
 
