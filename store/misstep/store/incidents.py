@@ -70,12 +70,14 @@ class Incidents:
     def load(self, *, session: str | None = None, at: int | None = None) -> list[dict[str, Any]]:
         """The latest version of each incident with tick <= at, ordered by its first tick and id."""
         with self._lock:
+            # SQLite promises the row of the maximum for `body` only where max() is the one aggregate of its kind.
             rows = self._db.execute(
-                "SELECT body, max(tick), min(tick) FROM incidents WHERE (?1 IS NULL OR tick <= ?1) "
-                "AND (?2 IS NULL OR session = ?2) GROUP BY id ORDER BY min(tick), id",
+                "SELECT body, first FROM (SELECT id, body, max(tick) FROM incidents WHERE (?1 IS NULL OR tick <= ?1) "
+                "AND (?2 IS NULL OR session = ?2) GROUP BY id) JOIN (SELECT id, min(tick) AS first FROM incidents "
+                "GROUP BY id) USING (id) ORDER BY first, id",
                 (at, session),
             ).fetchall()
-        return [json.loads(body) for body, _, _ in rows]
+        return [json.loads(body) for body, _ in rows]
 
     def last_tick(self) -> int:
         """The last tick that was saved; 0 if none was."""
