@@ -15,7 +15,7 @@ from misstep.diagnosis.raytext import actor_death, exit_code, intended, memory_k
 from misstep.diagnosis.traceback import RAY_ERRORS, Raised, parse, plain
 
 _OWNER = re.compile(r"Owner worker ID: ([0-9a-f]{56})")
-_OBJECT = re.compile(r"object (?:ref )?([0-9a-f]{56})", re.I)
+_OBJECT = re.compile(r"object (?:ref )?([0-9a-f]{56})", re.IGNORECASE)
 _SYSTEM = "\nSystem error:\n"
 
 _BY_CLASS = {
@@ -30,7 +30,16 @@ _BY_CLASS = {
     "RaySystemError": "SYSTEM_ERROR", "ObjectStoreFullError": "OUT_OF_OBJECT_STORE",
 }  # fmt: skip
 
-SILENT = frozenset({"TASK_CANCELLED", "ACTOR_UNAVAILABLE", "OBJECT_FREED", "DEPENDENCY_RESOLUTION_FAILED", "OBJECT_DELETED", "GET_TIMEOUT"})
+SILENT = frozenset(
+    {
+        "TASK_CANCELLED",
+        "ACTOR_UNAVAILABLE",
+        "OBJECT_FREED",
+        "DEPENDENCY_RESOLUTION_FAILED",
+        "OBJECT_DELETED",
+        "GET_TIMEOUT",
+    }
+)
 """Failures that somebody wanted, or that only say that something else failed."""
 
 
@@ -55,7 +64,16 @@ def error_type(raised: Raised) -> str:
     return _BY_CLASS.get(raised.type, "TASK_EXECUTION_EXCEPTION")
 
 
-def classify(kind: str, text: str, *, task: str = "", function: str = "", worker: str = "", actor: str = "", node: str = "") -> Failure:
+def classify(
+    kind: str,
+    text: str,
+    *,
+    task: str = "",
+    function: str = "",
+    worker: str = "",
+    actor: str = "",
+    node: str = "",
+) -> Failure:
     """Say what a failure is.
 
     Args:
@@ -73,10 +91,18 @@ def classify(kind: str, text: str, *, task: str = "", function: str = "", worker
             function = raised.function if kind in ("WORKER_DIED", "OUT_OF_MEMORY") else ""
         elif "object's owner has exited" in text:
             kind, worker = "OWNER_DIED", ""
-    if kind in ("ACTOR_DIED", "ACTOR_CREATION_FAILED") and ("error raised in its creation task" in text or kind == "ACTOR_CREATION_FAILED"):
+    if kind in ("ACTOR_DIED", "ACTOR_CREATION_FAILED") and (
+        "error raised in its creation task" in text or kind == "ACTOR_CREATION_FAILED"
+    ):
         return _raised(text, raised, function=function, actor=actor, creation=True)
     if kind == "TASK_EXECUTION_EXCEPTION":
-        return _raised(text, raised, function=function, actor=actor, creation="init method" in text or function.endswith(".__init__"))
+        return _raised(
+            text,
+            raised,
+            function=function,
+            actor=actor,
+            creation="init method" in text or function.endswith(".__init__"),
+        )
     return _system(kind, text, raised, task=task, function=function, worker=worker, actor=actor, node=node)
 
 
@@ -106,9 +132,26 @@ def _raised(text: str, raised: Raised | None, *, function: str, actor: str, crea
     return Failure("task.raised", frozenset(links), facts, raised)
 
 
-def _system(kind: str, text: str, raised: Raised | None, *, task: str, function: str, worker: str, actor: str, node: str) -> Failure:
+def _system(
+    kind: str,
+    text: str,
+    raised: Raised | None,
+    *,
+    task: str,
+    function: str,
+    worker: str,
+    actor: str,
+    node: str,
+) -> Failure:
     links: set[str] = set()
-    facts: dict[str, Any] = {"error": kind, "function": function, "task": task, "worker": worker, "actor": actor, "node": node}
+    facts: dict[str, Any] = {
+        "error": kind,
+        "function": function,
+        "task": task,
+        "worker": worker,
+        "actor": actor,
+        "node": node,
+    }
     if kind == "OUT_OF_MEMORY":
         kill = memory_kill(text)
         links |= {f"task/{task}"} if task else set()
@@ -119,9 +162,24 @@ def _system(kind: str, text: str, raised: Raised | None, *, task: str, function:
     if kind == "ACTOR_DIED":
         death = actor_death(text)
         if "node has died" in text or "NODE_DIED" in text:
-            return Failure("task.lost_node", frozenset({f"ray_node/{node_id(text) or node}"}), facts | {"node": node_id(text) or node}, raised)
+            return Failure(
+                "task.lost_node",
+                frozenset({f"ray_node/{node_id(text) or node}"}),
+                facts | {"node": node_id(text) or node},
+                raised,
+            )
         code = exit_code(death.detail) if death else None
-        facts |= {"class": death.class_name, "pid": death.pid, "ip": death.ip, "detail": death.detail, "code": code} if death else {}
+        facts |= (
+            {
+                "class": death.class_name,
+                "pid": death.pid,
+                "ip": death.ip,
+                "detail": death.detail,
+                "code": code,
+            }
+            if death
+            else {}
+        )
         actor = death.actor if death and death.actor else actor
         facts["actor"] = actor
         if deliberate_end(death.exit_type if death else "", text, code):
@@ -134,10 +192,16 @@ def _system(kind: str, text: str, raised: Raised | None, *, task: str, function:
         return Failure("task.lost_worker", frozenset(links), facts, raised)
     if kind in ("NODE_DIED", "LOCAL_RAYLET_DIED"):
         node = node_id(text) or node
-        return Failure("task.lost_node", frozenset({f"ray_node/{node}"} if node else ()), facts | {"node": node}, raised)
+        return Failure(
+            "task.lost_node", frozenset({f"ray_node/{node}"} if node else ()), facts | {"node": node}, raised
+        )
     if kind == "OWNER_DIED" or kind.startswith(("OBJECT_LOST", "OBJECT_UNRECONSTRUCTABLE", "OBJECT_FETCH")):
         owner, lost = _OWNER.search(text), _OBJECT.search(text)
-        facts |= {"owner": owner[1] if owner else "", "object": lost[1] if lost else "", "message": _headline(text)}
+        facts |= {
+            "owner": owner[1] if owner else "",
+            "object": lost[1] if lost else "",
+            "message": _headline(text),
+        }
         if owner and kind == "OWNER_DIED":
             links.add(f"ray_worker/{owner[1]}")
         elif lost:
@@ -146,9 +210,16 @@ def _system(kind: str, text: str, raised: Raised | None, *, task: str, function:
     if kind == "RUNTIME_ENV_SETUP_FAILED":
         reason = _last_line(text)
         digest = blake2b(reason.encode(), digest_size=6).hexdigest()
-        return Failure("task.no_environment", frozenset({f"environment/{digest}"}), facts | {"reason": reason}, raised)
+        return Failure(
+            "task.no_environment", frozenset({f"environment/{digest}"}), facts | {"reason": reason}, raised
+        )
     if kind.endswith("UNSCHEDULABLE_ERROR"):
-        return Failure("task.unschedulable", frozenset({f"waits/{function}"}), facts | {"reason": _headline(text)}, raised)
+        return Failure(
+            "task.unschedulable",
+            frozenset({f"waits/{function}"}),
+            facts | {"reason": _headline(text)},
+            raised,
+        )
     if kind in SILENT:
         return Failure("", frozenset(), facts, raised)
     facts["reason"] = _headline(text)

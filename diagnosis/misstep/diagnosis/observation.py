@@ -61,4 +61,6 @@ class Observation:
 
 def of_rows(rows: Iterable[LogRow], limit: int = 3) -> tuple[Evidence, ...]:
     """References to the first rows, in journal order."""
-    return tuple(Evidence("logs", seq, row) for seq, row in sorted({(row.seq, row.row) for row in rows})[:limit])
+    return tuple(
+        Evidence("logs", seq, row) for seq, row in sorted({(row.seq, row.row) for row in rows})[:limit]
+    )

@@ -12,17 +12,19 @@ from typing import NamedTuple
 
 _EXIT_CODE = re.compile(r"exit(?:s with an)? (?:exit )?code (\d+)")
 _EXIT_TYPE = re.compile(r"Worker exit type: (\w+)")
-_EXIT_DETAIL = re.compile(r"Worker exit detail: (.*)", re.S)
-_GUESSES = re.compile(r"\s*(?:There are some potential root causes\.|Some common causes include:).*", re.S)
-_FIELD = re.compile(r"^\s*(class_name|actor_id|pid|name|namespace|ip): (.*)$", re.M)
-_NODE_USED = re.compile(r"Memory on the node \(IP: ([^,]+), ID: ([0-9a-f]+)[^)]*\)[^0-9]*([\d.]+)GB(?: used)? ?/ ?([\d.]+)GB")
+_EXIT_DETAIL = re.compile(r"Worker exit detail: (.*)", re.DOTALL)
+_GUESSES = re.compile(r"\s*(?:There are some potential root causes\.|Some common causes include:).*", re.DOTALL)
+_FIELD = re.compile(r"^\s*(class_name|actor_id|pid|name|namespace|ip): (.*)$", re.MULTILINE)
+_NODE_USED = re.compile(
+    r"Memory on the node \(IP: ([^,]+), ID: ([0-9a-f]+)[^)]*\)[^0-9]*([\d.]+)GB(?: used)? ?/ ?([\d.]+)GB"
+)
 _LIMIT = re.compile(r"Memory usage (\d+)B exceeded threshold of (\d+)B \(([\d.]+)% of (\d+)B")
 _VICTIM = re.compile(
     r"Selected to kill: \((?:Task|Actor)[^\n]*?(?:task|actor) name=(?P<name>[^,]*),[^\n]*?pid=(?P<pid>\d+), "
     r"actual memory used=(?P<gb>[\d.]+)GB, worker ID=(?P<worker>[0-9a-f]+)"
 )
-_USER = re.compile(r"^(\d+)\t([\d.]+)\t(.*)$", re.M)
-_NODE_ID = re.compile(r"node(?: ?id)?[^0-9a-f]{1,12}([0-9a-f]{56})", re.I)
+_USER = re.compile(r"^(\d+)\t([\d.]+)\t(.*)$", re.MULTILINE)
+_NODE_ID = re.compile(r"node(?: ?id)?[^0-9a-f]{1,12}([0-9a-f]{56})", re.IGNORECASE)
 _SHUTDOWN = ("INTENDED_USER_EXIT", "INTENDED_SYSTEM_EXIT")
 GIB = 1024**3
 
@@ -114,7 +116,9 @@ def memory_kill(text: str) -> MemoryKill | None:
         Victim(match["name"].strip(), int(match["pid"]), int(float(match["gb"]) * GIB), match["worker"])
         for match in _VICTIM.finditer(text)
     )
-    users = tuple((int(pid), int(float(gb) * GIB), command.strip()) for pid, gb, command in _USER.findall(text))
+    users = tuple(
+        (int(pid), int(float(gb) * GIB), command.strip()) for pid, gb, command in _USER.findall(text)
+    )
     total = int(limit[4]) if limit else int(float(node[4]) * GIB) if node else 0
     return MemoryKill(
         node=node[2] if node else "",

@@ -118,7 +118,9 @@ class Roster:
         """A definition as its event tells it."""
         body = self.window.body(row)
         method = row.event == "ray.actor_task.definition"
-        function = (body.get("actorFunc" if method else "taskFunc") or {}).get("pythonFunctionDescriptor") or {}
+        function = (body.get("actorFunc" if method else "taskFunc") or {}).get(
+            "pythonFunctionDescriptor"
+        ) or {}
         class_name = str(function.get("className") or "")
         name = str(body.get("actorTaskName" if method else "taskName") or function.get("functionName") or "")
         kind = {"DRIVER_TASK": "driver", "ACTOR_CREATION_TASK": "creation", "ACTOR_TASK": "method"}.get(
@@ -129,7 +131,9 @@ class Roster:
             name=name,
             kind=kind,
             job=str(body.get("jobId") or row.attributes.get(names.RAY_JOB, "")),
-            actor=str(body.get("actorId") or (actor_of_task(entity_id(row.entity)) if kind != "task" else "")),
+            actor=str(
+                body.get("actorId") or (actor_of_task(entity_id(row.entity)) if kind != "task" else "")
+            ),
             class_name=class_name,
             parent=str(body.get("parentTaskId") or ""),
             resources=_numbers(body.get("requiredResources")),
@@ -142,9 +146,13 @@ class Roster:
         """What a worker was given last before a moment."""
         rows: list[LogRow] = []
         if worker:
-            rows += self.window.rows("ray.task.lifecycle", attributes={names.RAY_WORKER: worker}, limit=200, newest=True)
+            rows += self.window.rows(
+                "ray.task.lifecycle", attributes={names.RAY_WORKER: worker}, limit=200, newest=True
+            )
         if pid:
-            rows += self.window.rows("ray.task.lifecycle", attributes={names.PID: str(pid)}, limit=200, newest=True)
+            rows += self.window.rows(
+                "ray.task.lifecycle", attributes={names.PID: str(pid)}, limit=200, newest=True
+            )
         rows = [row for row in rows if row.ts <= before + 1_000_000_000]
         finished = {row.entity for row in rows if row.state == "FINISHED"}
         for row in sorted(rows, key=lambda row: (row.ts, row.entity), reverse=True):
@@ -179,7 +187,9 @@ class Roster:
         creation = self.task(creation_task(id))
         resources = creation.resources if creation else {}
         class_name = class_name or (creation.class_name if creation else "")
-        actor = Actor(id, class_name.rsplit(".", 1)[-1], name, job or id[-8:], worker, node, pid, resources, row)
+        actor = Actor(
+            id, class_name.rsplit(".", 1)[-1], name, job or id[-8:], worker, node, pid, resources, row
+        )
         self._actors[id] = actor
         return actor
 
@@ -224,7 +234,9 @@ class Roster:
                 found[id] = Node(id, name if name != ip else "", ip, host, False, {}, 0, row)
             for row in self.window.rows("ray.node.lifecycle"):
                 id = entity_id(row.entity)
-                node = found.get(id) or Node(id, row.attributes.get(names.RAY_NODE_NAME, ""), "", "", False, {}, 0, row)
+                node = found.get(id) or Node(
+                    id, row.attributes.get(names.RAY_NODE_NAME, ""), "", "", False, {}, 0, row
+                )
                 for entry in transitions(self.window.body(row)):
                     if entry.get("state") == "DEAD":
                         node = node._replace(ended=row.ts)
@@ -244,7 +256,9 @@ class Roster:
     def jobs(self) -> list[Job]:
         """Every driver that connected, oldest first."""
         if self._jobs is None:
-            finished = {row.entity: row.ts for row in self.window.rows("ray.job.lifecycle", states=("FINISHED",))}
+            finished = {
+                row.entity: row.ts for row in self.window.rows("ray.job.lifecycle", states=("FINISHED",))
+            }
             jobs = []
             for row in self.window.rows("ray.job.definition"):
                 body = self.window.body(row)

@@ -56,7 +56,12 @@ class View(Protocol):
         ...
 
     def samples(
-        self, name: str, labels: Mapping[str, str] = ..., *, since: int | None = None, until: int | None = None
+        self,
+        name: str,
+        labels: Mapping[str, str] = ...,
+        *,
+        since: int | None = None,
+        until: int | None = None,
     ) -> list[SeriesSamples]:
         """Series with their samples."""
         ...
@@ -136,7 +141,9 @@ class Window:
                 limit=limit,
                 newest=newest,
             )
-            found = sorted(found, key=lambda row: (row.ts, row.event, row.entity, row.state, row.body, row.seq, row.row))
+            found = sorted(
+                found, key=lambda row: (row.ts, row.event, row.entity, row.state, row.body, row.seq, row.row)
+            )
             self._rows[key] = found
         return found
 

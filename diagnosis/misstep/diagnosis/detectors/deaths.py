@@ -24,10 +24,15 @@ def process_link(ip: str, pid: int) -> str:
 def workers(window: Window, roster: Roster) -> list[Observation]:
     """Ends of workers that were not intended."""
     found = []
-    for row in window.rows("ray.worker.lifecycle", states=("DEAD",), since=window.since, limit=2000, newest=True):
+    for row in window.rows(
+        "ray.worker.lifecycle", states=("DEAD",), since=window.since, limit=2000, newest=True
+    ):
         entry = _last(window, row, "DEAD")
         death = entry.get("deathInfo") or {}
-        kind, detail = str(death.get("exitType") or row.attributes.get(names.RAY_EXIT_TYPE, "")), str(death.get("exitDetail") or "")
+        kind, detail = (
+            str(death.get("exitType") or row.attributes.get(names.RAY_EXIT_TYPE, "")),
+            str(death.get("exitDetail") or ""),
+        )
         code = exit_code(detail)
         if deliberate_end(kind, detail, code) or not kind:
             continue
@@ -48,7 +53,10 @@ def _worker(roster: Roster, row: LogRow, kind: str, detail: str, code: int | Non
         "exit_type": kind, "detail": without_guesses(detail)[:400], "code": code, "pid": worker.pid, "ip": ip,
         "node": worker.node, "worker": id, "used": used, "job": job, "actor": actor,
     }  # fmt: skip
-    observed, statement = "worker.died", f"ends unexpectedly ({facts['detail'].splitlines()[0] if facts['detail'] else kind})"
+    observed, statement = (
+        "worker.died",
+        f"ends unexpectedly ({facts['detail'].splitlines()[0] if facts['detail'] else kind})",
+    )
     if kind == "NODE_OUT_OF_MEMORY":
         kill = memory_kill(detail)
         observed = "worker.out_of_memory"
@@ -79,10 +87,19 @@ def _worker(roster: Roster, row: LogRow, kind: str, detail: str, code: int | Non
 def actors(window: Window, roster: Roster) -> list[Observation]:
     """Actors that died or were restarted without anybody having wanted it."""
     found = []
-    rows = window.rows("ray.actor.lifecycle", states=("DEAD", "RESTARTING"), since=window.since, limit=2000, newest=True)
+    rows = window.rows(
+        "ray.actor.lifecycle", states=("DEAD", "RESTARTING"), since=window.since, limit=2000, newest=True
+    )
     rows += [
         row
-        for row in window.rows("ray.actor.lifecycle", states=("ALIVE",), since=window.since, contains=("RESTARTING",), limit=500, newest=True)
+        for row in window.rows(
+            "ray.actor.lifecycle",
+            states=("ALIVE",),
+            since=window.since,
+            contains=("RESTARTING",),
+            limit=500,
+            newest=True,
+        )
     ]
     for row in sorted(rows, key=lambda row: (row.ts, row.entity)):
         found += _actor(window, roster, row)
@@ -115,7 +132,11 @@ def _actor_end(roster: Roster, row: LogRow, id: str, state: str, entry: dict[str
     reason = str(context.get("reason") or "")
     code = exit_code(text)
     exit_type = text.partition("Worker exit type: ")[2].split(" ", 1)[0]
-    if state == "DEAD" and (reason in ("RAY_KILL", "OUT_OF_SCOPE", "REF_DELETED") or deliberate_end(exit_type, text, code) or not cause):
+    if state == "DEAD" and (
+        reason in ("RAY_KILL", "OUT_OF_SCOPE", "REF_DELETED")
+        or deliberate_end(exit_type, text, code)
+        or not cause
+    ):
         return None
     if reason == "OWNER_DIED" or "owner has died" in text or "job finished" in text.lower():
         return None
@@ -130,7 +151,11 @@ def _actor_end(roster: Roster, row: LogRow, id: str, state: str, entry: dict[str
             links.add(f"raise/{raised.signature}")
     elif "runtimeEnvFailedContext" in cause:
         return None
-    statement = {"actor.restarts": "restarts", "actor.init_failed": "dies, its __init__ raised", "actor.lost_node": "dies with its node"}.get(kind, "dies")
+    statement = {
+        "actor.restarts": "restarts",
+        "actor.init_failed": "dies, its __init__ raised",
+        "actor.lost_node": "dies with its node",
+    }.get(kind, "dies")
     name = actor.class_name or str(context.get("className") or "")
     return Observation(
         kind=kind,
@@ -167,7 +192,13 @@ def nodes(window: Window, roster: Roster) -> list[Observation]:
                 statement=f"declared dead: {message or reason}",
                 source="ray_events",
                 links=frozenset({row.entity}),
-                facts={"node": id, "name": roster.node_name(id), "reason": reason, "message": message, "ip": node.ip if node else ""},
+                facts={
+                    "node": id,
+                    "name": roster.node_name(id),
+                    "reason": reason,
+                    "message": message,
+                    "ip": node.ip if node else "",
+                },
                 evidence=of_rows([row]),
             )
         )
@@ -175,7 +206,9 @@ def nodes(window: Window, roster: Roster) -> list[Observation]:
 
 
 def _last(window: Window, row: LogRow, state: str) -> dict[str, Any]:
-    return next((entry for entry in reversed(transitions(window.body(row))) if entry.get("state") == state), {})
+    return next(
+        (entry for entry in reversed(transitions(window.body(row))) if entry.get("state") == state), {}
+    )
 
 
 def _gigabytes(number: int) -> str:

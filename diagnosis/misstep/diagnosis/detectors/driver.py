@@ -96,9 +96,15 @@ def _orphans(window: Window, roster: Roster) -> list[Job]:
     found: dict[str, Job] = {}
     for row in window.rows("ray.submission", since=window.since):
         id = row.attributes.get(names.RAY_SUBMISSION, "")
-        if id and id not in known and row.attributes.get(names.RAY_JOB, "") not in {job.id for job in roster.jobs}:
+        if (
+            id
+            and id not in known
+            and row.attributes.get(names.RAY_JOB, "") not in {job.id for job in roster.jobs}
+        ):
             body = window.body(row)
-            found[id] = Job(entity_id(row.entity), 0, str(body.get("entrypoint") or ""), id, window.since, 0, row)
+            found[id] = Job(
+                entity_id(row.entity), 0, str(body.get("entrypoint") or ""), id, window.since, 0, row
+            )
     return list(found.values())
 
 
@@ -126,7 +132,9 @@ def _outcome(window: Window, job: Job) -> tuple[Outcome, Failure | None]:
                     state = _verdict(signal, code)
             elif state == "running":
                 state, how = "unknown", "is gone"
-        for row in window.rows("process.exception", attributes={names.PID: str(job.pid)}, since=job.started - SECOND):
+        for row in window.rows(
+            "process.exception", attributes={names.PID: str(job.pid)}, since=job.started - SECOND
+        ):
             rows.append(row)
             ended = ended or row.ts
             text = row.body or row.attributes.get(names.EXCEPTION_STACK, "")
@@ -218,14 +226,23 @@ def _submissions(window: Window, job: Job) -> list[LogRow]:
         found += window.rows("ray.submission", attributes={names.RAY_SUBMISSION: job.submission})
     if job.id:
         found += window.rows("ray.submission", entities=(f"job/{job.id}",))
-    return sorted({(row.seq, row.row): row for row in found}.values(), key=lambda row: (row.ts, row.seq, row.row))
+    return sorted(
+        {(row.seq, row.row): row for row in found}.values(), key=lambda row: (row.ts, row.seq, row.row)
+    )
 
 
 def _log_text(window: Window, job: Job) -> str:
     """The traceback at the end of a submitted job's driver log."""
     if not job.submission:
         return ""
-    lines = window.rows(plain=True, contains=(), since=window.since, attributes={names.RAY_SUBMISSION: job.submission}, limit=400, newest=True)
+    lines = window.rows(
+        plain=True,
+        contains=(),
+        since=window.since,
+        attributes={names.RAY_SUBMISSION: job.submission},
+        limit=400,
+        newest=True,
+    )
     text = "\n".join(row.body for row in sorted(lines, key=lambda row: (row.seq, row.row)))
     start = text.rfind(_TRACEBACK)
     return text[start:] if start >= 0 else ""
@@ -239,7 +256,9 @@ def _stopped_from_outside(window: Window, job: Job, ended: int, rows: list[LogRo
     if not ended:
         return False
     own = {row.entity for row in rows}
-    for row in window.rows("process.exit", states=("exited", "killed"), since=ended - 10 * SECOND, until=ended + SECOND):
+    for row in window.rows(
+        "process.exit", states=("exited", "killed"), since=ended - 10 * SECOND, until=ended + SECOND
+    ):
         signal, code = ending(row)
         if role_of(window, row) != "raylet" or not (signal == "SIGTERM" or code in (0, 15)):
             continue

@@ -35,10 +35,21 @@ def manner(row: LogRow) -> str:
 
 def exit_of(window: Window, pid: int, ip: str, around: int, *, name: str) -> Observation | None:
     """How the process of a case ended: the record nearest to a moment, within a few seconds."""
-    near = [row for row in exits(window, pid) if row.event == "process.exit" and abs(row.ts - around) < 20 * SECOND]
+    near = [
+        row
+        for row in exits(window, pid)
+        if row.event == "process.exit" and abs(row.ts - around) < 20 * SECOND
+    ]
     if not near:
         return None
-    row = min(near, key=lambda row: (not row.state == "exited" and not row.state == "killed", abs(row.ts - around), row.ts))
+    row = min(
+        near,
+        key=lambda row: (
+            not row.state == "exited" and not row.state == "killed",
+            abs(row.ts - around),
+            row.ts,
+        ),
+    )
     signal, code = ending(row)
     return Observation(
         kind="process.ended",
@@ -56,7 +67,9 @@ def exit_of(window: Window, pid: int, ip: str, around: int, *, name: str) -> Obs
 def kernel_of(window: Window, pid: int, around: int, *, name: str) -> list[Observation]:
     """What the kernel log says of a process near a moment."""
     found = []
-    for row in window.rows("kernel.oom_kill", "kernel.segfault", attributes={names.PID: str(pid)}, everywhere=True):
+    for row in window.rows(
+        "kernel.oom_kill", "kernel.segfault", attributes={names.PID: str(pid)}, everywhere=True
+    ):
         if row.session not in ("", window.session) or abs(row.ts - around) > 20 * SECOND:
             continue
         found.append(
@@ -65,7 +78,9 @@ def kernel_of(window: Window, pid: int, around: int, *, name: str) -> list[Obser
                 entity=row.entity,
                 name=name,
                 ts=row.ts,
-                statement="killed by the kernel for want of memory" if row.event == "kernel.oom_kill" else "makes an invalid memory access",
+                statement="killed by the kernel for want of memory"
+                if row.event == "kernel.oom_kill"
+                else "makes an invalid memory access",
                 source="kernel_log",
                 facts={"pid": pid, "line": row.body[:300]},
                 evidence=of_rows([row]),
@@ -80,7 +95,9 @@ def raylets(window: Window, roster: Roster) -> list[Observation]:
     Ray itself needs about 15 s to notice that a raylet is gone; its process tells at once.
     """
     found = []
-    for row in window.rows("process.exit", states=("killed", "exited"), since=window.since, limit=2000, newest=True):
+    for row in window.rows(
+        "process.exit", states=("killed", "exited"), since=window.since, limit=2000, newest=True
+    ):
         role = role_of(window, row)
         if role not in ("raylet", "gcs"):
             continue
@@ -127,7 +144,11 @@ def _node_of(window: Window, roster: Roster, row: LogRow) -> str:
     """The node of a raylet: what its records say, else the only node that it can be."""
     node = entity_id(row.attributes.get(names.NODE_ENTITY, ""))
     for start in window.rows("process.start", entities=(row.entity,)):
-        node = node or entity_id(start.attributes.get(names.NODE_ENTITY, "")) or start.attributes.get(names.RAY_NODE, "")
+        node = (
+            node
+            or entity_id(start.attributes.get(names.NODE_ENTITY, ""))
+            or start.attributes.get(names.RAY_NODE, "")
+        )
         command = start.attributes.get(names.COMMAND, "")
         for candidate in roster.nodes.values():
             if not node and f"--node-id={candidate.id}" in command:
@@ -136,5 +157,7 @@ def _node_of(window: Window, roster: Roster, row: LogRow) -> str:
                 node = candidate.id
     if node:
         return node
-    alive = [candidate for candidate in roster.nodes.values() if not candidate.ended or candidate.ended >= row.ts]
+    alive = [
+        candidate for candidate in roster.nodes.values() if not candidate.ended or candidate.ended >= row.ts
+    ]
     return alive[0].id if len(alive) == 1 else ""

@@ -33,14 +33,23 @@ def observe(window: Window, roster: Roster) -> list[Observation]:
     """Failed attempts of the window, gathered by what they have in common."""
     rows = window.rows("ray.task.lifecycle", states=("FAILED",), since=window.since, limit=OLDEST)
     if len(rows) >= OLDEST:
-        newest = window.rows("ray.task.lifecycle", states=("FAILED",), since=window.since, limit=NEWEST, newest=True)
-        rows = sorted({(row.seq, row.row): row for row in (*rows, *newest)}.values(), key=lambda row: (row.ts, row.entity))
+        newest = window.rows(
+            "ray.task.lifecycle", states=("FAILED",), since=window.since, limit=NEWEST, newest=True
+        )
+        rows = sorted(
+            {(row.seq, row.row): row for row in (*rows, *newest)}.values(),
+            key=lambda row: (row.ts, row.entity),
+        )
     if not rows:
         return []
     tasks = roster.tasks(entity_id(row.entity) for row in rows)
     lost = [row for row in rows if _error(window, row)[0] == "WORKER_DIED"]
     workers = attempt_workers(window, {entity_id(row.entity) for row in lost})
-    later = attempts(window, {row.entity for row in lost} | {row.entity for row in rows if _error(window, row)[0] == "OUT_OF_MEMORY"})
+    later = attempts(
+        window,
+        {row.entity for row in lost}
+        | {row.entity for row in rows if _error(window, row)[0] == "OUT_OF_MEMORY"},
+    )
     gathered: dict[tuple[str, frozenset[str]], list[tuple[LogRow, Failure, Task | None]]] = {}
     for row in rows:
         id = entity_id(row.entity)
@@ -111,7 +120,10 @@ def attempts(window: Window, entities: set[str]) -> dict[str, tuple[int, bool]]:
             number = _attempt(row) + 1
             best, finished = found.get(row.entity, (0, False))
             done = row.state == "FINISHED"
-            found[row.entity] = (max(best, number), (finished and number <= best) or (done and number >= best))
+            found[row.entity] = (
+                max(best, number),
+                (finished and number <= best) or (done and number >= best),
+            )
     return found
 
 

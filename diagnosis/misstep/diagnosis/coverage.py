@@ -1,0 +1,86 @@
+"""What could be seen: a source may speak against a cause only if it could be read all the time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from misstep.core import names
+from misstep.diagnosis.window import SECOND, Window
+from misstep.store.rows import LogRow
+
+_REPEATED = 30 * SECOND
+_MARGIN = 60 * SECOND
+
+
+class Gap(NamedTuple):
+    """A source that could not be read for all of an interval."""
+
+    source: str
+    reason: str
+    remedy: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The gap as an incident carries it."""
+        return {"source": self.source, "reason": self.reason, "remedy": self.remedy}
+
+
+class Coverage:
+    """The state of every source, as the agents reported it."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._rows: dict[str, list[LogRow]] | None = None
+
+    def gap(self, source: str, start: int, end: int) -> Gap | None:
+        """Why a source may not speak for an interval; None if it was read all the time."""
+        rows = self._by_source().get(source, [])
+        title = names.SOURCES.get(source, source)
+        bad: LogRow | None = None
+        known = False
+        for row in rows:
+            if row.ts <= end + _REPEATED:
+                known = True
+                if row.state != "ok" and row.ts >= self._last_before(rows, start, row.entity):
+                    bad = bad or row
+        if not known:
+            return Gap(source, f"{title}: nobody reported on it", "misstep doctor")
+        if bad is not None:
+            attributes = bad.attributes
+            reason = attributes.get(names.SOURCE_REASON, "") or f"{title}: {bad.state}"
+            return Gap(source, reason, attributes.get(names.SOURCE_REMEDY, ""))
+        return self._dropped(source, start, end)
+
+    def gaps(self, start: int, end: int) -> list[Gap]:
+        """Every source that could not be read for all of an interval."""
+        found = [self.gap(source, start, end) for source in names.SOURCES if source in self._by_source()]
+        return [gap for gap in found if gap is not None]
+
+    def reported(self, source: str) -> bool:
+        """Whether any agent ever said how this source stands."""
+        return source in self._by_source()
+
+    def _dropped(self, source: str, start: int, end: int) -> Gap | None:
+        for row in self._window.rows("agent.gap", since=start - _MARGIN, until=end + SECOND, everywhere=True):
+            if (
+                row.session in ("", self._window.session)
+                and row.attributes.get(names.SOURCE, source) == source
+            ):
+                what = row.attributes.get(names.DROPPED_KIND, "") or "records"
+                number = row.attributes.get(names.DROPPED, "")
+                return Gap(source, f"{number} {what} were lost: {row.body}".replace("  ", " ").strip(), "")
+        return None
+
+    def _by_source(self) -> dict[str, list[LogRow]]:
+        if self._rows is None:
+            found: dict[str, list[LogRow]] = {}
+            since = self._window.since
+            for row in self._window.rows("source.state", since=since, everywhere=True):
+                if row.session in ("", self._window.session):
+                    found.setdefault(row.attributes.get(names.SOURCE, ""), []).append(row)
+            self._rows = found
+        return self._rows
+
+    @staticmethod
+    def _last_before(rows: list[LogRow], start: int, entity: str) -> int:
+        """When the state that held at `start` was reported; states are repeated, so an old one holds until the next."""
+        return max((row.ts for row in rows if row.entity == entity and row.ts <= start), default=0)

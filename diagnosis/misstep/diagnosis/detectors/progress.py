@@ -1,0 +1,39 @@
+"""Whether a session gets on: what starts, what ends, what runs."""
+
+from __future__ import annotations
+
+from misstep.diagnosis.roster import Roster, Task
+from misstep.diagnosis.window import Window, entity_id
+
+_MOVES = ("SUBMITTED_TO_WORKER", "RUNNING", "FINISHED", "FAILED", "GETTING_AND_PINNING_ARGS")
+_OVER = ("FINISHED", "FAILED")
+
+
+def progressed(window: Window, since: int) -> bool:
+    """Whether any task started or ended, or any actor or node came up, after a moment."""
+    if any(window.count("ray.task.lifecycle", states=_MOVES, since=since).values()):
+        return True
+    return any(
+        window.count(
+            "ray.actor.lifecycle",
+            "ray.node.lifecycle",
+            "ray.job.lifecycle",
+            states=("ALIVE", "CREATED"),
+            since=since,
+        ).values()
+    )
+
+
+def running(window: Window, roster: Roster) -> list[Task]:
+    """Tasks and methods that run now: those whose run was reported and whose end was not; drivers left out."""
+    rows = window.rows("ray.task.lifecycle", states=("RUNNING",), since=window.since, limit=400, newest=True)
+    entities = sorted({row.entity for row in rows})
+    over = set()
+    for start in range(0, len(entities), 200):
+        part = entities[start : start + 200]
+        over |= {row.entity for row in window.rows("ray.task.lifecycle", entities=part, states=_OVER)}
+    tasks = roster.tasks(entity_id(entity) for entity in entities if entity not in over)
+    return sorted(
+        (task for task in tasks.values() if task.kind not in ("driver", "creation")),
+        key=lambda task: (task.submitted, task.id),
+    )

@@ -1,0 +1,133 @@
+"""One tick: what is explained now, joined with what was known before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from misstep.diagnosis.context import Context
+from misstep.diagnosis.detectors.driver import Outcome
+from misstep.diagnosis.explanation import Explanation, explain
+from misstep.diagnosis.incident import ENDED, OPEN, RECOVERED, Incident, incident_id
+from misstep.diagnosis.verdict import content, tasks_waiting
+from misstep.diagnosis.window import View, Window
+
+_MOVED = ("SUBMITTED_TO_WORKER", "RUNNING", "FINISHED")
+
+
+def diagnose(view: View, session: str, at: int, previous: Sequence[Incident]) -> list[Incident]:
+    """The incidents of a session at a tick.
+
+    Args:
+        view: rows received before the tick.
+        session: ``site/kind/name/started``.
+        at: the tick, a whole second in Unix nanoseconds.
+        previous: what the tick before found.
+
+    Returns:
+        Every incident of the session that was ever opened, in order of onset and id; the same input gives
+        the same bytes.
+    """
+    window = Window(view, session, at)
+    explanations, context = explain(window)
+    known = sorted(previous, key=lambda one: (one.data["opened_ns"], one.id))
+    found: list[Incident] = []
+    taken: set[str] = set()
+    for explanation in explanations:
+        facts = content(explanation)
+        before = _recognise(facts, [one for one in known if one.id not in taken])
+        status = _status(explanation, context, bool(before))
+        if status is None:
+            continue
+        taken |= {one.id for one in before}
+        found.append(_write(session, at, facts, status, before[0] if before else None))
+        found += [_close(one, at) for one in before[1:]]
+    found += [_carry(one, context) for one in known if one.id not in taken]
+    return sorted(found, key=lambda one: (one.data["onset_ns"], one.id))
+
+
+def _recognise(facts: dict[str, Any], known: list[Incident]) -> list[Incident]:
+    """Earlier versions of this fault, the oldest first."""
+    subjects = set(facts["subjects"])
+    return [
+        one
+        for one in known
+        if (one.job == facts["job"] or not one.job or not facts["job"])
+        and (one.subjects & subjects or one.data.get("fault") == facts["fault"])
+    ]
+
+
+def _status(explanation: Explanation, context: Context, known: bool) -> str | None:
+    """The status that a fault has now; None if it is none yet, or none any more and was never told."""
+    claim = explanation.claim
+    outcome = explanation.context.failed or context.outcome(explanation.case)
+    well = _all_well(context, outcome, explanation.case.job)
+    if well:
+        return RECOVERED if known else None
+    if claim.healed:
+        return RECOVERED if known or explanation.cause.id == "ray-oom-kill" else None
+    if not claim.ripe:
+        return RECOVERED if known else None
+    if _over(context, outcome):
+        interrupted = outcome is not None and outcome.state == "interrupted"
+        return ENDED if known or not interrupted else None
+    return OPEN
+
+
+def _all_well(context: Context, outcome: Outcome | None, job: str) -> bool:
+    """Whether the job that a fault befell ended well; of a fault that befell no job in particular, every job."""
+    if outcome is not None:
+        return outcome.state == "ok"
+    return not job and bool(context.outcomes) and all(one.state == "ok" for one in context.outcomes)
+
+
+def _over(context: Context, outcome: Outcome | None) -> bool:
+    session = context.window.session_row
+    if session is not None and session.ended is not None:
+        return True
+    return outcome is not None and outcome.state in ("failed", "unknown", "interrupted")
+
+
+def _write(session: str, at: int, facts: dict[str, Any], status: str, before: Incident | None) -> Incident:
+    if before is None:
+        first = facts["blamed"][0] if facts["blamed"] else {"kind": "session", "id": session, "name": ""}
+        entity = f"{first['kind']}/{first['id'] or first['name']}"
+        id = incident_id(session, facts["cause"], entity, facts["onset_ns"], facts["subjects"])
+        data = {**facts, "id": id, "session": session, "status": status, "opened_ns": at, "updated_ns": at}
+        return Incident(data)
+    onset = min(before.data["onset_ns"], facts["onset_ns"])
+    subjects = sorted({*before.data.get("subjects", ()), *facts["subjects"]})[:100]
+    data = {
+        **facts, "id": before.id, "session": session, "status": status, "opened_ns": before.data["opened_ns"],
+        "updated_ns": at, "onset_ns": onset, "subjects": subjects,
+    }  # fmt: skip
+    incident = Incident(data)
+    return before if incident.same(before) else incident
+
+
+def _close(one: Incident, at: int) -> Incident:
+    """Two incidents turned out to be one fault: the later one gives way."""
+    return one if one.status == RECOVERED else one.but(status=RECOVERED, updated_ns=at)
+
+
+def _carry(one: Incident, context: Context) -> Incident:
+    """An incident of which nothing new is seen: only its status can change."""
+    if one.status != OPEN:
+        return one
+    outcome = next((outcome for outcome in context.outcomes if outcome.job == one.job), None)
+    if outcome is None and len(context.outcomes) == 1:
+        outcome = context.outcomes[0]
+    status = one.status
+    if _all_well(context, outcome, one.job) or _placed(one, context):
+        status = RECOVERED
+    elif _over(context, outcome):
+        status = ENDED
+    return one if status == one.status else one.but(status=status, updated_ns=context.at)
+
+
+def _placed(one: Incident, context: Context) -> bool:
+    """Whether what waited for resources got them."""
+    waiting = tasks_waiting(one.blamed)
+    if one.cause not in ("infeasible-resources", "resources-held") or not waiting:
+        return False
+    return bool(context.window.rows("ray.task.lifecycle", entities=waiting, states=_MOVED))

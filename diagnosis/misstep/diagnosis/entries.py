@@ -1,0 +1,91 @@
+"""The causes that Misstep knows."""
+
+from __future__ import annotations
+
+from misstep.diagnosis.catalogue import Cause
+from misstep.diagnosis.causes import cluster, code, death, memory, scheduling
+
+_DEATH = frozenset(
+    {
+        "worker.died", "actor.died", "actor.restarts", "task.lost_worker", "task.lost_actor", "process.ended", "crash.report", "task.lost_object",
+        "actor.lost_node",
+    }
+)  # fmt: skip
+_MEMORY = _DEATH | {"worker.out_of_memory", "task.out_of_memory", "memory.growth"}
+_RAISED = frozenset({"task.raised", "actor.init_failed", "worker.init_failed", "driver.failed"})
+_DRIVER = frozenset({"driver.failed", "task.failed"})
+
+CAUSES = (
+    Cause(
+        "kernel-oom-kill", "Killed by the kernel for want of memory", "kernel", "critical",
+        _MEMORY | {"kernel.oom_kill"}, frozenset(), ("kernel_log",), memory.kernel_oom_kill,
+        "silent on {node}", ("ray-oom-kill", "native-crash", "process-killed"),
+    ),
+    Cause(
+        "ray-node-lost", "A Ray node was lost", "node", "critical",
+        _DEATH | {"raylet.ended", "node.died", "node.preempted", "task.lost_node", "placement.infeasible"}, frozenset(), ("ray_events",), cluster.ray_node_lost,
+        "{node} is alive", ("kernel-oom-kill", "process-killed"),
+    ),
+    Cause(
+        "ray-oom-kill", "Killed by Ray's memory monitor", "process", "error",
+        _MEMORY, frozenset({"kernel.oom_kill"}), ("ray_events",), memory.ray_oom_kill,
+        "killed nothing on {node}", ("kernel-oom-kill", "native-crash", "ray-node-lost"),
+    ),
+    Cause(
+        "native-crash", "A process crashed in native code", "process", "error",
+        _DEATH | {"kernel.segfault"}, frozenset({"worker.out_of_memory", "kernel.oom_kill", "node.died"}), ("process_exits",), death.native_crash,
+        "no fatal signal", ("ray-oom-kill", "kernel-oom-kill", "process-exit"),
+    ),
+    Cause(
+        "process-exit", "A process left by itself", "process", "error",
+        _DEATH, frozenset({"worker.out_of_memory", "kernel.oom_kill", "kernel.segfault", "node.died", "raylet.ended"}), ("process_exits",), death.process_exit,
+        "it did not leave by itself", ("native-crash", "ray-oom-kill", "kernel-oom-kill", "process-killed"),
+    ),
+    Cause(
+        "process-killed", "A process was killed from outside", "process", "error",
+        _DEATH, frozenset({"worker.out_of_memory", "kernel.oom_kill", "node.died", "raylet.ended"}), ("process_exits",), death.process_killed,
+        "no signal from outside", ("kernel-oom-kill", "ray-oom-kill", "native-crash"),
+    ),
+    Cause(
+        "infeasible-resources", "Asks for what no node has", "scheduling", "error",
+        frozenset({"placement.infeasible", "task.unschedulable"}), frozenset({"node.died"}), ("ray_events",), scheduling.infeasible_resources,
+        "every request fits some node", ("ray-node-lost", "resources-held"),
+    ),
+    Cause(
+        "resources-held", "Waits for what others hold", "scheduling", "warning",
+        frozenset({"placement.held"}), frozenset(), ("ray_events",), scheduling.resources_held,
+        "nothing waits", ("infeasible-resources", "ray-node-lost"),
+    ),
+    Cause(
+        "runtime-env-failed", "The runtime environment could not be made", "environment", "error",
+        frozenset({"task.no_environment"}), frozenset(), ("ray_events",), cluster.runtime_env_failed,
+        "every environment was made", ("ray-node-lost",),
+    ),
+    Cause(
+        "object-lost", "An object was lost", "process", "error",
+        frozenset({"task.lost_object"}), frozenset(), ("ray_events",), cluster.object_lost,
+        "no object was lost", ("ray-node-lost", "process-exit"),
+    ),
+    Cause(
+        "user-exception", "A task or actor raised an exception", "code", "error",
+        _RAISED, frozenset({"worker.out_of_memory"}), ("ray_events",), code.user_exception,
+        "no task or actor raised", ("ray-oom-kill", "native-crash", "ray-node-lost"),
+    ),
+    Cause(
+        "driver-exception", "The driver raised an exception", "driver", "error",
+        _DRIVER, frozenset(), ("driver_exceptions",), code.driver_exception,
+        "the driver raised nothing", ("user-exception", "native-crash", "ray-node-lost"),
+    ),
+    Cause(
+        "driver-exit", "The driver left or was killed", "driver", "warning",
+        _DRIVER, frozenset(), ("process_exits",), code.driver_exit,
+        "the driver did not leave by itself", ("driver-exception", "user-exception", "kernel-oom-kill"),
+    ),
+    Cause(
+        "job-failed", "The job failed", "driver", "error",
+        _DRIVER, frozenset(), (), code.job_failed,
+        "", ("user-exception", "driver-exception", "ray-node-lost"),
+    ),
+)  # fmt: skip
+
+BY_ID = {cause.id: cause for cause in CAUSES}

@@ -1,0 +1,298 @@
+"""From observations to explained cases: what belongs together, what follows from what, which cause wins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from misstep.diagnosis.case import Case, gather
+from misstep.diagnosis.catalogue import Cause, Claim
+from misstep.diagnosis.context import Context
+from misstep.diagnosis.coverage import Coverage
+from misstep.diagnosis.detectors import deaths, driver, placement, processes, progress, task_failures
+from misstep.diagnosis.detectors.driver import Outcome
+from misstep.diagnosis.entries import CAUSES
+from misstep.diagnosis.inspection import inspect, suspect
+from misstep.diagnosis.observation import Observation
+from misstep.diagnosis.roster import Roster
+from misstep.diagnosis.window import SECOND, Window
+
+_ROOTS = (
+    "worker.died",
+    "worker.out_of_memory",
+    "actor.died",
+    "raylet.ended",
+    "node.died",
+    "node.preempted",
+    "task.lost_worker",
+    "task.out_of_memory",
+    "task.lost_actor",
+    "task.lost_node",
+)
+_STILL = 10 * SECOND
+_NEAR = 5 * SECOND
+_WAKE = 120 * SECOND
+"""So long after a death or a lost node, objects that are missing are its doing."""
+
+
+@dataclass(slots=True)
+class Explanation:
+    """A case, the cause that explains it best, and the claims that it won against."""
+
+    case: Case
+    cause: Cause
+    claim: Claim
+    context: Context
+    rivals: tuple[tuple[Cause, Claim], ...]
+
+
+def explain(window: Window) -> tuple[list[Explanation], Context]:
+    """Explain what can be seen at a tick; the most direct explanation of each case, oldest case first."""
+    roster = Roster(window)
+    outcomes, told = driver.outcomes(window, roster)
+    observations = [
+        *told,
+        *task_failures.observe(window, roster),
+        *deaths.workers(window, roster),
+        *deaths.actors(window, roster),
+        *deaths.nodes(window, roster),
+        *processes.raylets(window, roster),
+        *placement.infeasible(window, roster),
+        *_timed_out(window, roster, outcomes),
+        *placement.held(window, roster),
+    ]
+    context = Context(window, roster, Coverage(window), tuple(outcomes))
+    cases = gather(observations, [job.id for job in roster.jobs])
+    cases = _after_the_end(cases, context)
+    cases = _into_nodes(cases, context)
+    cases = _follow(cases)
+    failed = {
+        id(case): outcome for outcome in outcomes if (case := _blame(cases, outcome, context)) is not None
+    }
+    stalled = _stalled(window, roster, cases)
+    found = []
+    for case in cases:
+        inspect(window, roster, case)
+        explanation = _compete(case, context._replace(failed=failed.get(id(case)), stalled=stalled))
+        if explanation is not None:
+            found.append(explanation)
+    return _once(found), context
+
+
+def _timed_out(window: Window, roster: Roster, outcomes: list[Outcome]) -> list[Observation]:
+    """What a driver waited for that gave up waiting: there the demand need not have stood for long."""
+    if not any(outcome.error == "GET_TIMEOUT" for outcome in outcomes):
+        return []
+    return placement.infeasible(window, roster, stands=0, gone=True)
+
+
+def _after_the_end(cases: list[Case], context: Context) -> list[Case]:
+    """Leave out what happened because a driver was gone: Ray then takes its workers, actors and its own cluster down."""
+    over = [outcome for outcome in context.outcomes if outcome.ended and outcome.state != "running"]
+    running = any(outcome.state == "running" for outcome in context.outcomes)
+    kept = []
+    for case in cases:
+        told = any(one.facts.get("told") for one in case.observations)
+        mine = [outcome for outcome in over if outcome.job == case.job or not case.job]
+        if (
+            case.all("raylet.ended", "node.died")
+            and over
+            and not running
+            and all(case.onset >= outcome.ended for outcome in over)
+        ):
+            continue
+        if (
+            mine
+            and case.job
+            and not told
+            and all(case.onset >= outcome.ended for outcome in mine)
+            and not case.all("task.raised")
+        ):
+            continue
+        kept.append(case)
+    return kept
+
+
+def _into_nodes(cases: list[Case], context: Context) -> list[Case]:
+    """Give a lost node the deaths on it, and what can no longer be placed without it."""
+    homes = [
+        case for case in cases if case.all("raylet.ended", "node.died", "node.preempted", "task.lost_node")
+    ]
+    kept = []
+    for case in cases:
+        home = None if case in homes else next((node for node in homes if _befell(case, node, context)), None)
+        if home is None:
+            kept.append(case)
+        else:
+            home.absorb(case)
+    return kept
+
+
+def _befell(case: Case, home: Case, context: Context) -> bool:
+    if case.onset < home.onset - SECOND or case.onset > home.last + _WAKE:
+        return False
+    nodes = set(home.linked("ray_node"))
+    where = {str(node) for node in case.facts("node")} | {
+        context.roster.worker(worker).node for worker in case.linked("ray_worker")
+    }
+    where |= {context.roster.actor(actor).node for actor in case.linked("actor")}
+    if case.all("worker.died", "actor.died", "task.lost_worker", "task.lost_actor", "actor.restarts"):
+        return bool(where & nodes)
+    asked = case.fact("asked", "placement.infeasible")
+    if asked:
+        return any(
+            placement.fits(asked, context.roster.nodes[id].resources)
+            for id in nodes
+            if id in context.roster.nodes
+        )
+    return {one.kind for one in case.observations} <= {"task.lost_object", "task.failed"}
+
+
+def _follow(cases: list[Case]) -> list[Case]:
+    """Give lost objects to the death that came before them, if one did."""
+    kept: list[Case] = []
+    for case in cases:
+        if {one.kind for one in case.observations} <= {"task.lost_object"}:
+            before = [
+                one
+                for one in kept
+                if one.all(*_ROOTS)
+                and one.onset <= case.onset <= one.last + _WAKE
+                and one.job in ("", case.job)
+            ]
+            if before:
+                before[-1].absorb(case)
+                continue
+        kept.append(case)
+    return kept
+
+
+def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None:
+    """The case because of which a driver failed; where there is none, a case of its own is opened."""
+    if outcome.state not in ("failed", "unknown"):
+        return None
+    named = [
+        case
+        for case in cases
+        for one in case.observations
+        if one.facts.get("told")
+        and one.facts.get("job") == outcome.job
+        and set(one.evidence) <= set(outcome.evidence)
+    ]
+    mine = [case for case in cases if case.job in ("", outcome.job)]
+    if named and (outcome.blames or named[0].all(*_ROOTS[:5])):
+        return named[0]
+    if outcome.error == "WORKER_DIED":
+        return _crashed(cases, mine, named, outcome, context)
+    if outcome.error == "GET_TIMEOUT":
+        waits = [case for case in mine if case.all("placement.infeasible", "placement.held")]
+        if waits:
+            return waits[0]
+        hung = [case for case in mine if case.all(*_ROOTS)]
+        if hung:
+            return hung[-1]
+    if named:
+        return named[0]
+    if outcome.own is None:
+        near = [
+            case
+            for case in mine
+            if outcome.ended - _NEAR <= case.last <= outcome.ended + SECOND
+            and case.all(*_ROOTS, "task.raised", "task.lost_object", "task.no_environment")
+        ]
+        rooted = [case for case in near if case.all(*_ROOTS)] or near
+        if rooted:
+            return max(rooted, key=lambda case: (case.last, case.observations[0].order))
+    if outcome.state == "unknown":
+        return None
+    killer = (
+        processes.kernel_of(context.window, outcome.pid, outcome.ended, name=f"driver {outcome.pid}")
+        if outcome.pid
+        else []
+    )
+    own = Case()
+    for told in [*killer, _ending(outcome)]:
+        own.add(told)
+    cases.append(own)
+    return own
+
+
+def _crashed(
+    cases: list[Case], mine: list[Case], named: list[Case], outcome: Outcome, context: Context
+) -> Case | None:
+    """The death that a bare ``WorkerCrashedError`` means: it names nobody."""
+    deaths_seen = [
+        case
+        for case in mine
+        if case not in named
+        and case.all("worker.died", "task.lost_worker", "worker.out_of_memory")
+        and case.onset <= outcome.ended + SECOND
+    ]
+    target = max(deaths_seen, key=lambda case: (case.last, case.observations[0].order), default=None)
+    if target is None and named:
+        found = suspect(context.window, context.roster, outcome)
+        if found is not None:
+            named[0].add(found)
+        return named[0]
+    if target is not None:
+        for case in named:
+            target.absorb(case)
+            cases.remove(case)
+    return target
+
+
+def _ending(outcome: Outcome) -> Observation:
+    said = f"raises {outcome.own.type}" if outcome.own is not None else outcome.how
+    return Observation(
+        kind="driver.failed",
+        entity=f"job/{outcome.job}" if outcome.job else f"process/{outcome.pid}",
+        name=f"driver {outcome.name}"
+        if not outcome.name.startswith(("driver", "the driver"))
+        else outcome.name,
+        ts=outcome.ended,
+        statement=said,
+        source="driver_exceptions" if outcome.own is not None else "process_exits",
+        links=frozenset({f"driver/{outcome.job or outcome.pid}"}),
+        facts={"job": outcome.job, "pid": outcome.pid},
+        evidence=outcome.evidence,
+    )
+
+
+def _stalled(window: Window, roster: Roster, cases: list[Case]) -> bool:
+    """Whether nothing has moved for a while and nothing runs; asked only where an exception might be the reason."""
+    if not any(case.all("task.raised", "task.lost_object") for case in cases):
+        return False
+    return not progress.progressed(window, window.at - _STILL) and not progress.running(window, roster)
+
+
+def _compete(case: Case, context: Context) -> Explanation | None:
+    kinds = {one.kind for one in case.observations}
+    claims = []
+    for cause in CAUSES:
+        if kinds & cause.contradicted or not kinds & cause.explains:
+            continue
+        claim = cause.claim(case, context)
+        if claim is not None:
+            claims.append((cause, claim))
+    if not claims:
+        return None
+    claims.sort(key=lambda item: (-item[1].score, item[0].rank, item[0].id))
+    cause, claim = claims[0]
+    return Explanation(case, cause, claim, context, tuple(claims[1:]))
+
+
+def _once(found: list[Explanation]) -> list[Explanation]:
+    """One explanation for a fault that repeats: the same cause of the same function in one job."""
+    kept: dict[tuple[str, str, str], Explanation] = {}
+    for one in found:
+        key = (one.cause.id, one.claim.key, one.case.job)
+        known = kept.get(key)
+        if known is None:
+            kept[key] = one
+            continue
+        known.case.absorb(one.case)
+        context = known.context if known.context.failed is not None else one.context
+        again = one.cause.claim(known.case, context) or known.claim
+        again.ripe = again.ripe or known.claim.ripe or one.claim.ripe
+        again.healed = known.claim.healed and one.claim.healed
+        kept[key] = Explanation(known.case, known.cause, again, context, known.rivals)
+    return list(kept.values())
