@@ -26,6 +26,7 @@ REQUEST_BYTES = 1024 * 1024
 _ROW_BYTES = 256 * 1024
 _COMPRESS_FROM = 512
 _SEQ_LEAP = 1_000_000
+_FREE_PAGES = 256
 _GAP_EVERY = 10 * SECOND
 _AGE_EVERY = 10 * SECOND
 
@@ -104,6 +105,7 @@ class Spool:
         self._dropped: dict[str, int] = {}
         self._flight: _Range | None = None
         self._settled: _Range | None = None
+        self._shrink = False
         self._guard = take(folder)
         self._open()
 
@@ -143,6 +145,7 @@ class Spool:
                 self._rollback()
                 raise
             self._lost.clear()
+            self._give_back()
             if before != self._last:
                 self._filled.notify_all()
 
@@ -266,12 +269,16 @@ class Spool:
         except sqlite3.DatabaseError as error:
             if soft(error):
                 raise StorageError(f"cannot open {self._path}: {error}") from error
-            self._quarantine(error)
+            self._replace(error)
 
     def _quarantine(self, error: sqlite3.DatabaseError) -> None:
+        """The open file turned out to be damaged."""
+        self._db.close()
+        self._replace(error)
+
+    def _replace(self, error: sqlite3.DatabaseError) -> None:
         """Go on with an empty spool and a new boot; what the damaged one held is a gap of unknown size."""
         try:
-            self._db.close()
             aside = set_aside(self._path, self._clock.now())
             self._db = connect(self._path)
             self._restore()
@@ -390,8 +397,19 @@ class Spool:
         self._delete(kind, "id BETWEEN ? AND ?", (first, last))
         self._db.execute("UPDATE flight SET kind = '' WHERE seq = ?", (seq,))
         self._settled = None
-        if not self.waiting_bytes:
-            self._db.execute("PRAGMA incremental_vacuum(256)").fetchall()
+        self._shrink = self.waiting_bytes < self._limit // 16
+
+    def _give_back(self) -> None:
+        """After an outage the file is as large as what waited; return some of it to the disk, a little each time."""
+        if not self._shrink:
+            return
+        self._shrink = False
+        try:
+            if self._db.execute("PRAGMA freelist_count").fetchone()[0] > _FREE_PAGES:
+                # execute() would stop after the first page: the statement yields rows without columns
+                self._db.executescript(f"PRAGMA incremental_vacuum({_FREE_PAGES})")
+        except sqlite3.OperationalError:
+            pass  # the file stays as large as it is
 
     def _delete(self, kind: str, where: str, values: tuple[int, ...]) -> int:
         """Delete rows; returns how many records they held."""

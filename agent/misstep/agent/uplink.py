@@ -217,6 +217,8 @@ class Uplink:
 
 
 def _read(response: HTTPResponse, held: HTTPConnection) -> _Answer:
+    if response.length is None and not response.chunked:
+        raise HTTPException("the answer does not say where it ends, or broke off before it did")
     parts, size = [], 0
     while size <= RESPONSE_LIMIT and (part := response.read1(65536)):
         parts.append(part)
