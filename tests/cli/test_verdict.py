@@ -91,3 +91,19 @@ def test_an_incident_of_bare_facts_renders(incident: dict[str, Any]) -> None:
     text = render(bare, width=80, zone=UTC)
     assert text.splitlines()[0] == "✗ demo · task tokenize ran out of memory · 14:02:19"
     assert "Not it" not in text
+
+
+def test_commands_under_more_find_the_place_and_the_session(incident: dict[str, Any]) -> None:
+    more = render(incident, width=200, zone=UTC, flags=" --session nightly").partition("More ")[2]
+    assert "misstep logs task/tokenize --around 14:02:31 --session nightly" in more
+    assert "misstep show process/21877 --session nightly" in more
+    incident["more"] = []
+    more = render(incident, width=200, zone=UTC).partition("More ")[2]
+    assert more.strip() == "misstep logs task/tokenize --around 14:02:31 · docs/causes/ray-oom-kill.md"
+
+
+def test_the_diagnosis_may_know_the_place_in_the_job(incident: dict[str, Any]) -> None:
+    incident["when"] = "12 s into the job"
+    assert (
+        render(incident, zone=UTC, started_ns=STARTED).splitlines()[0].endswith("14:02:31, 12 s into the job")
+    )

@@ -107,11 +107,11 @@ def test_default_ports_are_the_documented_ones() -> None:
 
 
 def test_the_runbooks_are_those_of_the_catalogue() -> None:
-    from misstep.diagnosis import CATALOGUE
+    from misstep.diagnosis.entries import CAUSES
 
     written = {p.stem for p in (DOCS / "causes").glob("*.md")}
-    assert {cause.id for cause in CATALOGUE} == written
-    for cause in CATALOGUE:
+    assert {cause.id for cause in CAUSES} == written
+    for cause in CAUSES:
         text = (ROOT / cause.runbook).read_text()
         for heading in ("Meaning", "Impact", "Diagnosis", "Mitigation"):
             assert f"\n## {heading}\n" in text, (cause.id, heading)

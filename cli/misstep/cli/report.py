@@ -29,6 +29,7 @@ def report(
     at: int | None = None,
     today: date | None = None,
     zone: tzinfo | None = None,
+    flags: str = "",
 ) -> str:
     """The text for a session, without a newline at its end.
 
@@ -40,12 +41,13 @@ def report(
         at: the time that was asked about; None is now.
         today: the reader's date.
         zone: time zone of clock times.
+        flags: what commands that lead on need besides.
     """
     incidents: list[Mapping[str, Any]] = sorted(answer["incidents"], key=lambda i: (i["onset_ns"], i["id"]))
     recovered: list[Mapping[str, Any]] = sorted(answer["recovered"], key=lambda i: (i["onset_ns"], i["id"]))
     shown = [*incidents, *(recovered if everything else ())]
     parts = [
-        render(i, color=screen.color, width=screen.width, started_ns=session["started_ns"], today=today, zone=zone)
+        render(i, color=screen.color, width=screen.width, started_ns=session["started_ns"], today=today, zone=zone, flags=flags)
         for i in shown
     ]  # fmt: skip
     if not incidents:

@@ -66,6 +66,7 @@ def render(
     started_ns: int | None = None,
     today: date | None = None,
     zone: tzinfo | None = None,
+    flags: str = "",
 ) -> str:
     """The verdict as text, without a newline at its end.
 
@@ -74,16 +75,18 @@ def render(
         color: paint with ANSI codes.
         width: columns; no line is longer, unless a single word or a command is.
         ascii: the terminal knows no Unicode.
-        started_ns: start of the session, Unix nanoseconds; the headline then says how far into it.
+        started_ns: start of the session, Unix nanoseconds; the headline says how far into it, unless the
+            incident says how far into the job.
         today: the reader's date; an incident of another day says which.
         zone: time zone of the clock times; by default the machine's.
+        flags: what the commands under *More* need besides, for example `` --session nightly``.
     """
     width = min(width, WIDEST)
     parts = [
         _headline(incident, color, width, started_ns, today, zone),
         _paragraph(_text(incident.get("sentence")), width),
         _chain(incident.get("chain") or (), color, width, zone),
-        _sections(incident, color, width),
+        _sections(incident, color, width, _more(incident, zone, flags)),
     ]
     text = "\n\n".join(part for part in parts if part)
     return plain(text) if ascii else text
@@ -149,7 +152,9 @@ def _headline(
 ) -> str:
     at = moment_of(incident)
     when = clock(at, zone, today)
-    if started_ns is not None and at >= started_ns:
+    if incident.get("when"):
+        when += f", {_text(incident['when'])}"
+    elif started_ns is not None and at >= started_ns:
         when += f", {span((at - started_ns) / SECOND)} into the session"
     recovered = incident.get("status") == "recovered"
     glyph, hue = ("✓", "green") if recovered else ("✗", _COLORS.get(str(incident.get("severity")), "red"))
@@ -178,7 +183,7 @@ def _paragraph(text: str, width: int) -> str:
 def _chain(steps: Sequence[Mapping[str, Any]], color: bool, width: int, zone: tzinfo | None) -> str:
     if not steps:
         return ""
-    statements = [_text(step.get("statement")) for step in steps]
+    statements = [_statement(step) for step in steps]
     labels = [_label(step) for step in steps]
     before = MARGIN + len("00:00:00 ●  ")
     beside = max(map(len, labels)) + 2
@@ -204,6 +209,17 @@ def _chain(steps: Sequence[Mapping[str, Any]], color: bool, width: int, zone: tz
     return "\n".join(lines)
 
 
+def _statement(step: Mapping[str, Any]) -> str:
+    """``task tokenize fails, OUT_OF_MEMORY (3 times)``: name and statement, each said once."""
+    name, statement, count = (
+        _text(step.get("name")),
+        _text(step.get("statement")),
+        int(step.get("count") or 1),
+    )
+    words = f"{name} {statement}" if name not in statement else statement
+    return words if count == 1 or str(count) in statement else f"{words} ({count} times)"
+
+
 def _label(step: Mapping[str, Any]) -> str:
     role, source = str(step.get("role")), str(step.get("source") or "")
     if role == "consequence":
@@ -212,23 +228,41 @@ def _label(step: Mapping[str, Any]) -> str:
     return f"{short}   cause" if role == "cause" else short
 
 
-def _sections(incident: Mapping[str, Any], color: bool, width: int) -> str:
+def _more(incident: Mapping[str, Any], zone: tzinfo | None, flags: str) -> list[str]:
+    """Commands that lead on, the logs around the cause first, and the cause's page."""
+    around = f" --around {clock(moment_of(incident), zone)}{flags}"
+    given = [_text(command) for command in incident.get("more") or ()]
+    blamed = next(iter(incident.get("blamed") or ()), None)
+    if blamed is not None and not any(command.startswith("misstep logs") for command in given):
+        given.insert(0, f"misstep logs {_text(blamed['kind'])}/{_text(blamed.get('name') or blamed['id'])}")
+    found = []
+    for command in given:
+        if command.startswith("misstep logs") and "--around" not in command:
+            command += around
+        elif command.startswith("misstep "):
+            command += flags
+        found.append(command)
+    runbook = _text(incident.get("runbook"))
+    return [*found, *([runbook] if runbook else ())]
+
+
+def _sections(incident: Mapping[str, Any], color: bool, width: int, more: list[str]) -> str:
     impact = _text((incident.get("impact") or {}).get("summary"))
     not_it = [f"{cause_words(str(n['cause']))}: {n['reason']}" for n in incident.get("not_it") or ()]
-    runbook = incident.get("runbook")
-    more = [*(incident.get("more") or ()), *([str(runbook)] if runbook else ())]
     parts = [
         section("Impact", [impact] if impact else [], color, width),
         section("Not it", flow(not_it, width), color, width),
         section("Not seen", gaps(incident.get("unseen") or ()), color, width),
         section("Do now", [str(a) for a in incident.get("action") or ()], color, width),
-        section("More", flow(list(map(str, more)), width), color, width),
+        section("More", flow(more, width), color, width),
     ]
     return "\n".join(part for part in parts if part)
 
 
 def cause_words(cause: str) -> str:
-    """``kernel-oom-kill`` as a person writes it: ``kernel OOM kill``."""
+    """``kernel-oom-kill`` as a person writes it: ``kernel OOM kill``; a title stays as it is."""
+    if " " in cause:
+        return cause
     return " ".join(_WORDS.get(word, word) for word in cause.split("-"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from datetime import date
@@ -87,4 +88,6 @@ def _print(
         print(json.dumps({"session": session, **answer}, sort_keys=True), flush=True)
         return
     screen: Terminal = terminal()
-    print(report(answer, session, screen, everything=arguments.all, at=at, today=date.today()), flush=True)
+    flags = "" if arguments.session is None else f" --session {shlex.quote(arguments.session)}"
+    text = report(answer, session, screen, everything=arguments.all, at=at, today=date.today(), flags=flags)
+    print(text, flush=True)
