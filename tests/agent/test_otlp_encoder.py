@@ -40,7 +40,9 @@ def test_log_records_read_back_the_same(records):
     [scope] = held.scope_logs
     assert (scope.scope.name, scope.scope.version) == ("misstep.agent", "1")
     assert len(scope.log_records) == len(records)
-    for read, (time, observed, severity, body, attributes, event) in zip(scope.log_records, records, strict=True):
+    for read, (time, observed, severity, body, attributes, event) in zip(
+        scope.log_records, records, strict=True
+    ):
         assert (read.time_unix_nano, read.observed_time_unix_nano) == (time, observed)
         assert read.severity_number == severity
         assert read.body.string_value == scrub(body)
@@ -75,7 +77,15 @@ def read_points(payload):
         for point in data.data_points:
             attributes = tuple((a.key, plain(a.value)) for a in point.attributes)
             found.append(
-                (metric.name, kind, metric.unit, attributes, point.start_time_unix_nano, point.time_unix_nano, point.as_double)
+                (
+                    metric.name,
+                    kind,
+                    metric.unit,
+                    attributes,
+                    point.start_time_unix_nano,
+                    point.time_unix_nano,
+                    point.as_double,
+                )
             )
     return found
 

@@ -207,7 +207,9 @@ def test_refused_records_are_counted(make_spool, read_events):
 
 
 @pytest.mark.parametrize("damage", ["header", "middle", "empty", "text"])
-def test_a_damaged_spool_is_set_aside_and_a_new_boot_minted(make_spool, tmp_path: Path, damage: str, read_events):
+def test_a_damaged_spool_is_set_aside_and_a_new_boot_minted(
+    make_spool, tmp_path: Path, damage: str, read_events
+):
     spool = make_spool()
     for number in range(50):
         out = Records(1)

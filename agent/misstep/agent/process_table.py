@@ -119,6 +119,7 @@ class ProcessTable:
         if process is None:
             return []
         process.ray_session, process.session = daemon.ray_session, daemon.session
+        self._workload.add(process)
         return [(process, stat.name)]
 
     def _describe(self, pid: int, stat: procfs.Stat, role: str = "") -> Process | None:

@@ -1,0 +1,140 @@
+"""The host probe on recorded /proc files, and on this machine."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from misstep.agent.cgroups import Cgroups
+from misstep.agent.host import HostProbe, _is_partition
+from misstep.agent.records import Records
+from misstep.agent.workload import Process, Workload
+from misstep.core.clock import SECOND, SettableClock
+
+RECORDED = Path(__file__).parents[1] / "data" / "agent" / "proc"
+
+
+@pytest.fixture
+def host(make_context, tmp_path):
+    root = tmp_path / "proc"
+    shutil.copytree(RECORDED, root)
+    (root / "self").mkdir()
+    (root / "self" / "mounts").write_text(
+        f"/dev/vda / ext4 rw 0 0\nserver:/x /mnt nfs4 rw 0 0\nproc /proc proc rw 0 0\n/dev/vda {tmp_path} ext4 rw 0 0\n"
+    )
+    clock = SettableClock()
+    probe = HostProbe(make_context(clock), str(root))
+
+    def check():
+        out = Records(clock.now())
+        check.state = probe.check(clock.now(), out)
+        return out
+
+    yield root, clock, check
+    probe.close()
+
+
+def test_a_recorded_machine(host, read_points):
+    root, clock, check = host
+    points = read_points(check())
+    assert points["system.cpu.time", "user"] == 1177.66
+    assert points["system.cpu.time", "iowait"] == 25.67
+    assert points["system.cpu.time", "steal"] == 15.74
+    assert points["system.disk.io", "vda", "read"] == 7634674 * 512
+    assert points["system.disk.io", "vda", "write"] == 5262032 * 512
+    assert points["system.disk.io_time", "vda"] == 31.288
+    assert points["system.network.io", "eth0", "receive"] == 644686883
+    assert points["system.network.io", "eth0", "transmit"] == 836399
+    assert points["system.network.errors", "eth0", "receive"] == 0
+    assert points["system.pressure.stall.time", "cpu", "some"] == 224.165637
+    assert points["system.pressure.stall.time", "io", "full"] == 22.521617
+    meminfo = dict(
+        (line.split()[0].rstrip(":"), int(line.split()[1]) * 1024)
+        for line in (RECORDED / "meminfo").read_text().splitlines()
+    )
+    assert points["system.memory.limit",] == meminfo["MemTotal"]
+    assert points["system.memory.usage", "used"] == meminfo["MemTotal"] - meminfo["MemAvailable"]
+    assert points["system.memory.usage", "cached"] == meminfo["Cached"]
+    devices = {key[1] for key in points if key[0] in ("system.disk.io", "system.network.io")}
+    assert devices == {"vda", "eth0", "ifb0", "ifb1"}
+    mounts = {key[1] for key in points if key[0] == "system.filesystem.usage"}
+    assert mounts == {
+        "/"
+    }  # the second mount of a device is the first one again, and a dead NFS server would hang us
+    clock.advance(1)
+    assert not [key for key in read_points(check()) if key[0] == "system.filesystem.usage"]
+    clock.advance(10)
+    assert [key for key in read_points(check()) if key[0] == "system.filesystem.usage"]
+
+
+def test_the_second_reading_has_the_first_one_s_layout(host):
+    root, clock, check = host
+    check()
+    clock.advance(1)
+    second = check()
+    clock.advance(1)
+    third = check()
+    assert [a is b for a, b in zip(second.series, third.series, strict=True)] == [True] * len(second.series)
+    assert second.now + SECOND == third.now
+
+
+def test_a_kernel_without_pressure_is_said(host, read_points):
+    root, clock, check = host
+    shutil.rmtree(root / "pressure")
+    points = read_points(check())
+    assert not [key for key in points if "pressure" in key[0]]
+    assert check.state.name == "ok"
+    assert "pressure/cpu" in check.state.reason
+    assert check.state.remedy == "boot with psi=1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_this_machine(make_context, read_points):
+    probe = HostProbe(make_context())
+    assert probe.supported().name == "ok"
+    out = Records(1)
+    probe.check(1, out)
+    probe.close()
+    points = read_points(out)
+    assert points["system.memory.limit",] > points["system.memory.usage", "used"] > 0
+    assert points["system.cpu.time", "user"] > 0
+
+
+def test_partitions_are_their_disk_again():
+    assert all(_is_partition(name) for name in ("sda1", "vda12", "nvme0n1p3", "mmcblk0p1"))
+    assert not any(_is_partition(name) for name in ("sda", "vda", "nvme0n1", "nvme1n1", "mmcblk0", "dm-0"))
+
+
+@pytest.mark.parametrize(
+    ("usage", "limit", "unlimited"),
+    [
+        ("memory.current", "memory.max", "max"),
+        ("memory.usage_in_bytes", "memory.limit_in_bytes", "9223372036854771712"),
+    ],
+)
+def test_cgroups_of_the_workload(tmp_path, read_points, usage, limit, unlimited):
+    workload = Workload("a" * 32, "local")
+    for pid, path in ((1, "/job"), (2, "/job"), (3, "/free"), (4, "/"), (5, "/gone")):
+        process = Process(pid, pid)
+        process.cgroup = path
+        workload.add(process)
+    for path, bound in (("job", "1000"), ("free", unlimited)):
+        (tmp_path / path).mkdir()
+        (tmp_path / path / usage).write_text("512\n")
+        (tmp_path / path / limit).write_text(bound + "\n")
+    cgroups = Cgroups(workload, ((str(tmp_path / "none"), "x", "y"), (str(tmp_path), usage, limit)))
+    out = Records(1)
+    cgroups.check(out)
+    assert read_points(out) == {
+        ("cgroup.memory.usage", "/free"): 512,
+        ("cgroup.memory.usage", "/job"): 512,
+        ("cgroup.memory.limit", "/job"): 1000,
+    }
+    for process in workload.processes():
+        workload.remove(process)
+    for _ in range(6):
+        out = Records(1)
+        cgroups.check(out)
+    assert not out
+    cgroups.close()
