@@ -56,9 +56,7 @@ def explain(window: Window) -> tuple[list[Explanation], Context]:
         *deaths.actors(window, roster),
         *deaths.nodes(window, roster),
         *processes.raylets(window, roster),
-        *placement.infeasible(window, roster),
-        *_timed_out(window, roster, outcomes),
-        *placement.held(window, roster),
+        *_waits(window, roster, outcomes),
     ]
     context = Context(window, roster, Coverage(window), tuple(outcomes))
     cases = gather(observations, [job.id for job in roster.jobs])
@@ -78,11 +76,24 @@ def explain(window: Window) -> tuple[list[Explanation], Context]:
     return _once(found), context
 
 
-def _timed_out(window: Window, roster: Roster, outcomes: list[Outcome]) -> list[Observation]:
-    """What a driver waited for that gave up waiting: there the demand need not have stood for long."""
-    if not any(outcome.error == "GET_TIMEOUT" for outcome in outcomes):
-        return []
-    return placement.infeasible(window, roster, stands=0, gone=True)
+def _waits(window: Window, roster: Roster, outcomes: list[Outcome]) -> list[Observation]:
+    """What waits for resources, or did when a driver left that gave no other reason.
+
+    Where a driver gave up waiting, the demand need not have stood for long.
+    """
+    lost = [
+        outcome
+        for outcome in outcomes
+        if outcome.state == "failed" and (outcome.error == "GET_TIMEOUT" or not outcome.text)
+    ]
+    if not lost:
+        return [*placement.infeasible(window, roster), *placement.held(window, roster)]
+    gave_up = any(outcome.error == "GET_TIMEOUT" for outcome in lost)
+    end = max(outcome.ended for outcome in lost)
+    return [
+        *placement.infeasible(window, roster, stands=0 if gave_up else placement.STANDS, until=end),
+        *placement.held(window, roster, until=end),
+    ]
 
 
 def _after_the_end(cases: list[Case], context: Context) -> list[Case]:
@@ -183,10 +194,11 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
         return named[0]
     if outcome.error == "WORKER_DIED":
         return _crashed(cases, mine, named, outcome, context)
-    if outcome.error == "GET_TIMEOUT":
+    if outcome.error == "GET_TIMEOUT" or (outcome.own is None and not named):
         waits = [case for case in mine if case.all("placement.infeasible", "placement.held")]
         if waits:
             return waits[0]
+    if outcome.error == "GET_TIMEOUT":
         hung = [case for case in mine if case.all(*_ROOTS)]
         if hung:
             return hung[-1]
@@ -202,6 +214,13 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
         rooted = [case for case in near if case.all(*_ROOTS)] or near
         if rooted:
             return max(rooted, key=lambda case: (case.last, case.observations[0].order))
+        stuck = [
+            case
+            for case in mine
+            if case.all("task.raised", *_ROOTS) and _stood_still(context.window, case.last, outcome.ended)
+        ]
+        if stuck:
+            return max(stuck, key=lambda case: (case.last, case.observations[0].order))
     if outcome.state == "unknown":
         return None
     killer = (
@@ -214,6 +233,11 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
         own.add(told)
     cases.append(own)
     return own
+
+
+def _stood_still(window: Window, since: int, until: int) -> bool:
+    """Whether nothing moved between a failure and the end of its driver, long enough for the one to be why of the other."""
+    return until - since >= _STILL and not progress.progressed(window, since + 2 * SECOND, until - SECOND)
 
 
 def _crashed(

@@ -17,6 +17,14 @@ from misstep.diagnosis.traceback import RAY_ERRORS, Raised, parse, plain
 _OWNER = re.compile(r"Owner worker ID: ([0-9a-f]{56})")
 _OBJECT = re.compile(r"object (?:ref )?([0-9a-f]{56})", re.IGNORECASE)
 _SYSTEM = "\nSystem error:\n"
+_TAILS = (
+    "ray stop --force was called",
+    "Worker exit detail:",
+    "documentation on how to address the out of memory issue",
+    "Check python-core-worker-*.log",
+    "Owner worker ID:",
+)
+_ENVIRONMENT_OF = re.compile(r"lease_id=[0-9a-f]+, name=([^,\s]+)")
 
 _BY_CLASS = {
     "ActorDiedError": "ACTOR_DIED", "RayActorError": "ACTOR_DIED", "ActorUnavailableError": "ACTOR_UNAVAILABLE",
@@ -84,6 +92,8 @@ def classify(
     text = plain(text).removeprefix("User exception:\n").partition(_SYSTEM)[0]
     chain = parse(text)
     raised = chain[-1] if chain else None
+    if any(section.type == "RuntimeEnvSetupError" for section in chain):
+        kind = "RUNTIME_ENV_SETUP_FAILED"
     if kind == "TASK_EXECUTION_EXCEPTION":
         if raised is not None and raised.type in RAY_ERRORS:
             kind = error_type(raised)
@@ -91,6 +101,10 @@ def classify(
             function = raised.function if kind in ("WORKER_DIED", "OUT_OF_MEMORY") else ""
         elif "object's owner has exited" in text:
             kind, worker = "OWNER_DIED", ""
+        elif (raised is None or not raised.frames) and any(tail in text for tail in _TAILS):
+            return Failure(
+                "", frozenset(), {}, raised
+            )  # the end of a longer text about somebody else's death
     if kind in ("ACTOR_DIED", "ACTOR_CREATION_FAILED") and (
         "error raised in its creation task" in text or kind == "ACTOR_CREATION_FAILED"
     ):
@@ -128,6 +142,7 @@ def _raised(text: str, raised: Raised | None, *, function: str, actor: str, crea
         "ip": raised.ip,
         "actor": actor or raised.actor,
         "creation": creation,
+        "sure": bool(raised.function),
     }
     return Failure("task.raised", frozenset(links), facts, raised)
 
@@ -208,7 +223,13 @@ def _system(
             links.add(f"object/{lost[1]}")
         return Failure("task.lost_object", frozenset(links), facts, raised)
     if kind == "RUNTIME_ENV_SETUP_FAILED":
-        reason = _last_line(text)
+        named = _ENVIRONMENT_OF.search(text)
+        facts["function"] = function or (named[1] if named else "")
+        reason = (
+            f"{raised.type}: {raised.message}".rstrip(": ")
+            if raised is not None and raised.frames
+            else _last_line(text)
+        )
         digest = blake2b(reason.encode(), digest_size=6).hexdigest()
         return Failure(
             "task.no_environment", frozenset({f"environment/{digest}"}), facts | {"reason": reason}, raised

@@ -13,7 +13,9 @@ from typing import NamedTuple
 _EXIT_CODE = re.compile(r"exit(?:s with an)? (?:exit )?code (\d+)")
 _EXIT_TYPE = re.compile(r"Worker exit type: (\w+)")
 _EXIT_DETAIL = re.compile(r"Worker exit detail: (.*)", re.DOTALL)
-_GUESSES = re.compile(r"\s*(?:There are some potential root causes\.|Some common causes include:).*", re.DOTALL)
+_GUESSES = re.compile(
+    r"\s*(?:There are some potential root causes\.|Some common causes include:).*", re.DOTALL
+)
 _FIELD = re.compile(r"^\s*(class_name|actor_id|pid|name|namespace|ip): (.*)$", re.MULTILINE)
 _NODE_USED = re.compile(
     r"Memory on the node \(IP: ([^,]+), ID: ([0-9a-f]+)[^)]*\)[^0-9]*([\d.]+)GB(?: used)? ?/ ?([\d.]+)GB"

@@ -99,6 +99,7 @@ class Roster:
 
     def tasks(self, ids: Iterable[str]) -> dict[str, Task]:
         """Definitions of the tasks that have one."""
+        ids = list(ids)
         wanted = sorted({id for id in ids if id and id not in self._tasks})
         for start in range(0, len(wanted), 200):
             part = wanted[start : start + 200]

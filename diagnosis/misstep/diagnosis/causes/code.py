@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from misstep.diagnosis.case import Case
 from misstep.diagnosis.catalogue import Blamed, Claim
 from misstep.diagnosis.causes.subject import times
@@ -16,9 +18,12 @@ def user_exception(case: Case, ctx: Context) -> Claim | None:
     raised = case.all("task.raised")
     if not raised:
         return None
-    told = next((one for one in raised if one.facts.get("line")), raised[0])
+    told = max(
+        raised,
+        key=lambda one: (bool(one.facts.get("line")), bool(one.facts.get("sure")), not one.facts.get("told")),
+    )
     facts = told.facts
-    function = str(case.fact("function", "task.raised") or "")
+    function = str(facts.get("function") or case.fact("function", "task.raised") or "")
     actor = next(iter(case.linked("actor")), "") or str(case.fact("actor", "task.raised") or "")
     class_name = (ctx.roster.actor(actor).class_name if actor else "") or (
         function.split(".")[0] if "." in function else ""
@@ -196,7 +201,7 @@ def job_failed(case: Case, ctx: Context) -> Claim | None:
     )
 
 
-def _driver(outcome: Outcome, attributes: dict[str, object]) -> list[Blamed]:
+def _driver(outcome: Outcome, attributes: Mapping[str, object]) -> list[Blamed]:
     told = {key: value for key, value in attributes.items() if value not in (None, "", 0)}
     found = [Blamed("job", outcome.job or str(outcome.pid), outcome.name, told)]
     if outcome.pid:

@@ -152,9 +152,7 @@ def finality(case: Case, ctx: Context) -> tuple[bool, bool]:
         return True, False
     if lost:
         healed = all(one.facts.get("finished") for one in lost)
-        again = any(one.count >= 2 for one in lost) and any(
-            one.count >= 2 for one in lost if not one.facts.get("finished")
-        )
+        again = any(int(one.facts.get("failed") or 1) >= 2 for one in lost if not one.facts.get("finished"))
         given_up = (
             any(not one.facts.get("retried") and not one.facts.get("finished") for one in lost)
             and ctx.since(case) >= 2

@@ -90,9 +90,8 @@ def actors(window: Window, roster: Roster) -> list[Observation]:
     rows = window.rows(
         "ray.actor.lifecycle", states=("DEAD", "RESTARTING"), since=window.since, limit=2000, newest=True
     )
-    rows += [
-        row
-        for row in window.rows(
+    rows += list(
+        window.rows(
             "ray.actor.lifecycle",
             states=("ALIVE",),
             since=window.since,
@@ -100,7 +99,7 @@ def actors(window: Window, roster: Roster) -> list[Observation]:
             limit=500,
             newest=True,
         )
-    ]
+    )
     for row in sorted(rows, key=lambda row: (row.ts, row.entity)):
         found += _actor(window, roster, row)
     return found

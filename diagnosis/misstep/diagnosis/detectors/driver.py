@@ -171,6 +171,8 @@ def _failure(chain: list[Raised], text: str) -> Failure | None:
         return None
     last = chain[-1]
     kind = error_type(last)
+    if any(section.type == "RuntimeEnvSetupError" for section in chain):
+        kind = "RUNTIME_ENV_SETUP_FAILED"
     if kind == "TASK_EXECUTION_EXCEPTION" and not last.function and "creation task" not in text:
         return None
     failure = classify(kind, text, function=last.function)

@@ -26,20 +26,21 @@ _ANY_GROUP = "f" * 36
 
 
 def infeasible(
-    window: Window, roster: Roster, *, stands: int = STANDS, gone: bool = False
+    window: Window, roster: Roster, *, stands: int = STANDS, until: int | None = None
 ) -> list[Observation]:
     """Tasks and actors that ask for more than any node has, and have done so for a while.
 
     Args:
         stands: for how long, in nanoseconds.
-        gone: look at drivers that have left, too.
+        until: look at the moment when a driver left, rather than at the tick.
     """
     offers = [node for node in roster.nodes.values() if node.resources and not node.ended]
     if not offers:
         return []
     found: dict[str, list[tuple[Task, LogRow]]] = {}
+    end = window.at if until is None else until
     for task, row in waiting(
-        window, roster, since=window.at - _SEEN - stands, until=window.at - stands, gone=gone
+        window, roster, since=end - _SEEN - stands, until=end - stands, gone=until is not None
     ):
         if not any(fits(task.resources, node.resources) for node in offers):
             found.setdefault(label(roster, task), []).append((task, row))
@@ -74,11 +75,16 @@ def _infeasible(
     )  # fmt: skip
 
 
-def held(window: Window, roster: Roster) -> list[Observation]:
-    """Tasks and actors that wait for what idle actors, or tasks that wait for them, hold."""
-    if progressed(window, window.at - HELD):
+def held(window: Window, roster: Roster, *, until: int | None = None) -> list[Observation]:
+    """Tasks and actors that wait for what idle actors, or tasks that wait for them, hold.
+
+    Args:
+        until: look at the moment when a driver left, rather than at the tick.
+    """
+    end = window.at if until is None else until - SECOND
+    if progressed(window, end - HELD, None if until is None else end):
         return []
-    waits = waiting(window, roster, since=window.since, until=window.at - HELD)
+    waits = waiting(window, roster, since=window.since, until=end - HELD, gone=until is not None)
     offers = [node for node in roster.nodes.values() if node.resources and not node.ended]
     waits = [
         (task, row)

@@ -45,7 +45,7 @@ def exit_of(window: Window, pid: int, ip: str, around: int, *, name: str) -> Obs
     row = min(
         near,
         key=lambda row: (
-            not row.state == "exited" and not row.state == "killed",
+            row.state != "exited" and row.state != "killed",
             abs(row.ts - around),
             row.ts,
         ),

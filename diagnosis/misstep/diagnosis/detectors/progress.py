@@ -9,9 +9,9 @@ _MOVES = ("SUBMITTED_TO_WORKER", "RUNNING", "FINISHED", "FAILED", "GETTING_AND_P
 _OVER = ("FINISHED", "FAILED")
 
 
-def progressed(window: Window, since: int) -> bool:
-    """Whether any task started or ended, or any actor or node came up, after a moment."""
-    if any(window.count("ray.task.lifecycle", states=_MOVES, since=since).values()):
+def progressed(window: Window, since: int, until: int | None = None) -> bool:
+    """Whether any task started or ended, or any actor or node came up, in an interval."""
+    if any(window.count("ray.task.lifecycle", states=_MOVES, since=since, until=until).values()):
         return True
     return any(
         window.count(
@@ -20,6 +20,7 @@ def progressed(window: Window, since: int) -> bool:
             "ray.job.lifecycle",
             states=("ALIVE", "CREATED"),
             since=since,
+            until=until,
         ).values()
     )
 

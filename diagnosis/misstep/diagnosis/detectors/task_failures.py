@@ -87,6 +87,7 @@ def _gather(
     own = [member[0] for member in members]
     known = [later[member.entity] for member in own if member.entity in later]
     facts["attempts"] = max((number for number, _ in known), default=1)
+    facts["failed"] = max(len(own) if len({one.entity for one in own}) == 1 else 1, failed_last(own))
     facts["finished"] = bool(known) and all(finished for _, finished in known)
     facts["retried"] = bool(known) and all(number > failed_last(own) for number, _ in known)
     if task is not None:
