@@ -32,18 +32,17 @@ class Requests:
         request = ExportLogsServiceRequest()
         part = request.resource_logs.add()
         for key, value in (resource or {"host.name": "h1"}).items():
-            attribute = part.resource.attributes.add(key=key)
-            attribute.value.string_value = value
+            part.resource.attributes.add(key=key).value.string_value = value
         scope = part.scope_logs.add()
         for event, ts, attributes, body in records:
             record = scope.log_records.add(event_name=event, time_unix_nano=ts)
             record.body.string_value = body
-            for key, value in attributes.items():
-                attribute = record.attributes.add(key=key)
-                if isinstance(value, int):
-                    attribute.value.int_value = value
+            for name, content in attributes.items():
+                attribute = record.attributes.add(key=name)
+                if isinstance(content, int):
+                    attribute.value.int_value = content
                 else:
-                    attribute.value.string_value = value
+                    attribute.value.string_value = content
         return bytes(request.SerializeToString())
 
     @classmethod
@@ -69,7 +68,9 @@ class Requests:
         return bytes(request.SerializeToString())
 
     @staticmethod
-    def send(store: Store, signal: str, body: bytes, *, agent: str = "", boot: str = "b", seq: int = -1) -> Receipt:
+    def send(
+        store: Store, signal: str, body: bytes, *, agent: str = "", boot: str = "b", seq: int = -1
+    ) -> Receipt:
         """Append and wait for the receipt."""
         return store.append(Batch(signal, body, "", agent, boot, seq), body).result(timeout=30)
 
@@ -92,9 +93,13 @@ def open_store(tmp_path: Path, clock: SettableClock) -> Iterator[Opener]:
     """Opens stores without threads, closed at the end of the test."""
     opened: list[Store] = []
 
-    def opener(folder: Path | None = None, *, limits: Limits | None = None, hot_bytes: int = 1 << 30) -> Store:
+    def opener(
+        folder: Path | None = None, *, limits: Limits | None = None, hot_bytes: int = 1 << 30
+    ) -> Store:
         settings = StoreSettings(hot_bytes=hot_bytes)
-        store = Store.open(folder or tmp_path / "data", settings, clock=clock, background=False, limits=limits)
+        store = Store.open(
+            folder or tmp_path / "data", settings, clock=clock, background=False, limits=limits
+        )
         opened.append(store)
         return store
 

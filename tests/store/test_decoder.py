@@ -22,7 +22,18 @@ from misstep.store.otlp import UndecodableError
 from misstep.store.verdict import REASONS
 
 KEYS = st.sampled_from(
-    ["a", "b", "host.name", "service.name", names.SESSION, names.ENTITY, names.STATE, names.EVENT_ID, "ключ", ""]
+    [
+        "a",
+        "b",
+        "host.name",
+        "service.name",
+        names.SESSION,
+        names.ENTITY,
+        names.STATE,
+        names.EVENT_ID,
+        "ключ",
+        "",
+    ]
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 TIMES = st.one_of(st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1]), st.integers(0, 2**63 - 1))
@@ -89,7 +100,9 @@ def _metric(draw: Any, metric: Any) -> None:
         metric.sum.aggregation_temporality = draw(st.sampled_from([0, 1, 2, 2, 2]))
         metric.sum.is_monotonic = draw(st.booleans())
     for _ in range(draw(st.integers(0, 3))):
-        point = getattr(metric, kind).data_points.add(time_unix_nano=draw(TIMES), flags=draw(st.sampled_from([0, 0, 1])))
+        point = getattr(metric, kind).data_points.add(
+            time_unix_nano=draw(TIMES), flags=draw(st.sampled_from([0, 0, 1]))
+        )
         point.attributes.extend(draw(ATTRIBUTES))
         shape = draw(st.sampled_from(["double", "int", "unset"]))
         if shape == "double":
@@ -168,14 +181,17 @@ def value_of(point: Any) -> float:
 
 def read_metrics(index: int, request: ExportMetricsServiceRequest) -> list[tuple[Any, ...]]:
     """What a plain reading finds: gauges first, then sums, each in the order of the request."""
-    gauges, sums = [], []
+    gauges: list[tuple[Any, ...]] = []
+    sums: list[tuple[Any, ...]] = []
     for resource in request.resource_metrics:
         shared = texts(resource.resource.attributes)
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
                 for points, found in ((metric.gauge.data_points, gauges), (metric.sum.data_points, sums)):
                     for point in points:
-                        labels = {k: v for k, v in shared.items() if k in RESOURCE_LABELS} | texts(point.attributes)
+                        labels = {k: v for k, v in shared.items() if k in RESOURCE_LABELS} | texts(
+                            point.attributes
+                        )
                         ts = point.time_unix_nano if point.time_unix_nano < 2**63 else -1
                         found.append((index, metric.name, labels, ts, value_of(point), code(point, metric)))
     return gauges + sums
@@ -205,7 +221,12 @@ def test_metrics_decode_to_what_a_plain_reading_finds(requests: list[ExportMetri
         assert identities.setdefault(int(metrics.series[i]), identity) == identity
     assert len(identities) == len(set(identities.values())), "one identity has two ids"
     unsupported = [
-        sum(len(m.histogram.data_points) + len(m.summary.data_points) for r in q.resource_metrics for s in r.scope_metrics for m in s.metrics)
+        sum(
+            len(m.histogram.data_points) + len(m.summary.data_points)
+            for r in q.resource_metrics
+            for s in r.scope_metrics
+            for m in s.metrics
+        )
         for q in requests
     ]
     assert metrics.unsupported.tolist() == unsupported
@@ -254,7 +275,9 @@ def _plain_log(record: Any, session: str, request: int, position: int) -> dict[s
 
 @settings(max_examples=60, deadline=None)
 @given(metrics_requests(), st.randoms(use_true_random=False))
-def test_series_ids_do_not_depend_on_the_order_of_labels(request: ExportMetricsServiceRequest, random: Any) -> None:
+def test_series_ids_do_not_depend_on_the_order_of_labels(
+    request: ExportMetricsServiceRequest, random: Any
+) -> None:
     turned = ExportMetricsServiceRequest()
     turned.CopyFrom(request)
     for resource in turned.resource_metrics:
@@ -308,7 +331,11 @@ def test_deep_nesting_is_kept_as_text() -> None:
     request = ExportLogsServiceRequest()
     record = request.resource_logs.add().scope_logs.add().log_records.add()
     record.attributes.add(key="k").value.CopyFrom(value)
-    row = Logs([request.SerializeToString()]).table(np.ones(1, bool), np.ones(1, int), np.ones(1, int)).to_pylist()[0]
+    row = (
+        Logs([request.SerializeToString()])
+        .table(np.ones(1, bool), np.ones(1, int), np.ones(1, int))
+        .to_pylist()[0]
+    )
     assert dict(row["attributes"])["k"] == "[" * 40 + '"x"' + "]" * 40
 
 

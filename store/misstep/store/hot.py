@@ -15,13 +15,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from misstep.store.lake import CONFIG
 from misstep.store.schema import TABLES
 
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "threads": str(min(4, os.cpu_count() or 1)),
-}
+_THREADS = str(min(4, os.cpu_count() or 1))
 
 
 class Hot:
@@ -33,7 +30,9 @@ class Hot:
         Args:
             spill: folder for what a query cannot hold in memory.
         """
-        self.connection = duckdb.connect(":memory:", config={**_CONFIG, "temp_directory": str(spill)})
+        self.connection = duckdb.connect(
+            ":memory:", config={**CONFIG, "threads": _THREADS, "temp_directory": str(spill)}
+        )
         self._lock = threading.Lock()
         self._writer = self.cursor()
         self._chunks: deque[tuple[int, int]] = deque()

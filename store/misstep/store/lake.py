@@ -12,6 +12,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -26,6 +27,14 @@ MERGE_EVERY = 8
 
 ROW_GROUP = 1_000_000
 """Rows; times and positions then become shared dictionaries, a third smaller than with the default."""
+
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    # Checking the signature reads 40 MB at each start; pip has checked the wheel, and nothing else is ever loaded.
+    "allow_unsigned_extensions": "true",
+}
+"""How every DuckDB of ours is started."""
 
 _EXTENSIONS = ("sqlite_scanner", "ducklake")
 _OWN = {
@@ -47,6 +56,7 @@ class Lake:
         self.folder = folder
         self._data = folder / "data"
         self._seals = 0
+        self._position: tuple[int, int] | None = None
         self._synced = 0.0
         try:
             self._data.mkdir(parents=True, exist_ok=True)
@@ -60,8 +70,10 @@ class Lake:
 
     def position(self) -> tuple[int, int]:
         """Last seq that is sealed and its time of receipt; zeroes if there is none."""
-        row = self._db.execute("SELECT max(seq), max(received) FROM lake.positions").fetchone()
-        return (int(row[0]), int(row[1])) if row and row[0] is not None else (0, 0)
+        if self._position is None:
+            row = self._db.execute("SELECT max(seq), max(received) FROM lake.positions").fetchone()
+            self._position = (int(row[0]), int(row[1])) if row and row[0] is not None else (0, 0)
+        return self._position
 
     def marks(self) -> Marks:
         """High-water marks as they were when the newest seal was made."""
@@ -74,6 +86,26 @@ class Lake:
         """The first seq that was received after a time; one past the end if there is none."""
         row = self._db.execute("SELECT min(seq) FROM lake.requests WHERE received > ?", [received]).fetchone()
         return int(row[0]) if row and row[0] is not None else self.position()[0] + 1
+
+    def newest(self, budget: int) -> int:
+        """The seq before the newest requests whose payloads make up so many bytes."""
+        row = self._db.execute(
+            "SELECT max(seq) FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq DESC) AS size FROM lake.requests) "
+            "WHERE size > ?",
+            [budget],
+        ).fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
+
+    def read(self, after: int) -> dict[str, list[Any]]:
+        """Arrow tables of all rows with a greater seq, by table."""
+        return {
+            table.name: [
+                self._db.execute(
+                    f"SELECT {table.names} FROM lake.{table.name} WHERE seq > ? ORDER BY seq", [after]
+                ).to_arrow_table()
+            ]
+            for table in TABLES
+        }
 
     def ids(self, column: str, table: str, since: int) -> NDArray[np.uint64]:
         """Distinct ids in a column of a table, of rows with seq >= since."""
@@ -95,6 +127,7 @@ class Lake:
         Raises:
             StorageError: the disk refuses; nothing changed.
         """
+        self._position = None
         try:
             self._db.execute("BEGIN")
             try:
@@ -122,7 +155,7 @@ class Lake:
             StorageError: it cannot be read.
         """
         try:
-            with duckdb.connect(":memory:", config={"threads": "1"}) as fresh:
+            with duckdb.connect(":memory:", config={**CONFIG, "threads": "1"}) as fresh:
                 load_extensions(fresh)
                 fresh.execute(attachment(self.folder, read_only=True))
                 row = fresh.execute("SELECT max(seq) FROM lake.positions").fetchone()

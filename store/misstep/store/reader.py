@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
@@ -19,60 +19,83 @@ _COLUMNS = {table.name: table.names for table in TABLES}
 
 
 class Reader:
-    """One position of the journal; what lies behind it is not seen. Any thread may ask.
+    """One position of the journal; what lies behind it is not seen. Any thread may ask, one is served at a time.
+
+    All questions are asked in one transaction: DuckLake reads its catalog once for each.
 
     Attributes:
-        upto: the last seq that is read.
+        position: the last seq that is read and when it was received; zeroes if there is none.
     """
 
-    def __init__(self, hot: Hot, upto: int) -> None:
-        self._hot = hot
-        self.upto = upto
-
-    def everything(self) -> Reader:
-        """The same without an end."""
-        return Reader(self._hot, _END)
-
-    def rows(self, query: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
-        """Run a query in which ``{logs}``, ``{samples}``, … stand for tables up to this position.
+    def __init__(self, hot: Hot, until: int | None) -> None:
+        """Look for what was received before `until`.
 
         Raises:
             StorageError: the lake cannot be read.
         """
-        with self._transaction() as (cursor, tables):
-            return cursor.execute(query.format_map(tables), parameters).fetchall()
+        self._hot = hot
+        self._lock = threading.Lock()
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self.position = (_END, _END)
+        self.position = self._find(until if until is not None else _END)
+
+    def rows(
+        self, query: str, parameters: Parameters = (), *, everything: bool = False
+    ) -> list[tuple[Any, ...]]:
+        """Run a query in which ``{logs}``, ``{samples}``, … stand for tables up to this position.
+
+        Args:
+            query: SQL.
+            parameters: for its question marks.
+            everything: read the tables without an end.
+
+        Raises:
+            StorageError: the lake cannot be read.
+        """
+        upto = _END if everything else self.position[0]
+        found: list[tuple[Any, ...]] = self._ask(query, parameters, upto, lambda answer: answer.fetchall())
+        return found
 
     def arrays(self, query: str, parameters: Parameters = ()) -> dict[str, Any]:
         """The same, as numpy arrays by column."""
-        with self._transaction() as (cursor, tables):
-            found: dict[str, Any] = cursor.execute(query.format_map(tables), parameters).fetchnumpy()
-            return found
+        found: dict[str, Any] = self._ask(
+            query, parameters, self.position[0], lambda answer: answer.fetchnumpy()
+        )
+        return found
 
-    @contextmanager
-    def _transaction(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, str]]]:
+    def _find(self, before: int) -> tuple[int, int]:
+        for condition in ("seq > (SELECT seq FROM memory.main.floor)", "true"):
+            rows = self.rows(
+                f"SELECT max(seq), max(received) FROM {{requests}} WHERE received < ? AND {condition}",
+                [before],
+            )
+            if rows and rows[0][0] is not None:
+                return int(rows[0][0]), int(rows[0][1])
+        return 0, 0
+
+    def _ask(
+        self,
+        query: str,
+        parameters: Parameters,
+        upto: int,
+        fetch: Callable[[duckdb.DuckDBPyConnection], Any],
+    ) -> Any:
+        with self._lock:
+            try:
+                cursor = self._cursor or self._begin()
+                return fetch(cursor.execute(query.format_map(_sources(self._floor, upto)), parameters))
+            except duckdb.Error as error:
+                self._cursor = None
+                raise StorageError(f"the store cannot be read: {error}") from error
+
+    def _begin(self) -> duckdb.DuckDBPyConnection:
         """A snapshot: floor and hot rows belong together, and the lake only ever gains rows above the floor."""
         cursor = self._hot.cursor()
-        try:
-            cursor.execute("BEGIN")
-            row = cursor.execute("SELECT seq FROM memory.main.floor").fetchone()
-            yield cursor, _sources(int(row[0]) if row else 0, self.upto)
-        except duckdb.Error as error:
-            raise StorageError(f"the store cannot be read: {error}") from error
-        finally:
-            cursor.close()
-
-
-def position(hot: Hot, until: int | None) -> tuple[int, int]:
-    """The last seq that was received before `until`, and when; zeroes if there is none."""
-    before = until if until is not None else _END
-    everything = Reader(hot, _END)
-    for condition in ("seq > (SELECT seq FROM memory.main.floor)", "true"):
-        rows = everything.rows(
-            f"SELECT max(seq), max(received) FROM {{requests}} WHERE received < ? AND {condition}", [before]
-        )
-        if rows and rows[0][0] is not None:
-            return int(rows[0][0]), int(rows[0][1])
-    return 0, 0
+        cursor.execute("BEGIN")
+        row = cursor.execute("SELECT seq FROM memory.main.floor").fetchone()
+        self._floor = int(row[0]) if row else 0
+        self._cursor = cursor
+        return cursor
 
 
 def _sources(floor: int, upto: int) -> dict[str, str]:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from misstep.store.hot import Hot
 from misstep.store.ingest import Group, Ingest
 from misstep.store.journal import Journal
 from misstep.store.lake import Lake
@@ -19,7 +20,9 @@ GROUP_ROWS = 256
 
 def remember(ingest: Ingest, lake: Lake) -> None:
     """Tell the ingest which series, resources and events the lake has."""
-    _, received = lake.position()
+    position, received = lake.position()
+    if not position:
+        return
     since = lake.first_after(received - LIVE)
     ingest.remember(
         defined=lake.ids("series_id", "series", 0),
@@ -28,6 +31,22 @@ def remember(ingest: Ingest, lake: Lake) -> None:
         received=received,
         events=lake.events(EVENTS_REMEMBERED),
     )
+
+
+def warm(hot: Hot, lake: Lake, keep: int) -> None:
+    """Bring the newest of the lake back into memory, where nearly every question looks.
+
+    Args:
+        hot: empty.
+        lake: where from.
+        keep: bytes of memory for sealed rows; a compressed payload takes about thirty times its size there.
+    """
+    position, _ = lake.position()
+    floor = lake.newest(keep // 32) if position else 0
+    hot.start_at(floor)
+    if position > floor:
+        hot.insert(lake.read(floor))
+        hot.sealed(position, keep)
 
 
 def groups(journal: Journal, after: int) -> Iterator[list[Row]]:

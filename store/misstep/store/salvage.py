@@ -20,7 +20,7 @@ _FRAME_HEAD = struct.Struct(">IIIIII")
 _MAX_FRAME = struct.Struct("=I")
 _MAX_FRAME_AT = 16
 _MAGIC = (0x377F0682, 0x377F0683)
-_GIVE_UP = 100_000
+_GIVE_UP = 5_000
 """Positions in a row at which nothing is found before the search ends."""
 
 

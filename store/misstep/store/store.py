@@ -205,7 +205,7 @@ class Store:
         journal = Journal(folder / "journal", position=position, received=received, marks=self._sealed_marks)
         ingest = Ingest(limits)
         recovery.remember(ingest, self._lake)
-        self._hot.start_at(position)
+        recovery.warm(self._hot, self._lake, self._settings.hot_bytes)
         self._arrivals = Arrivals(journal.received)
         self._commit = Commit(journal, ingest, self._arrivals, self._clock, folder / "quarantine")
         for rows in recovery.groups(journal, position):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ from misstep.store import graph
 from misstep.store.columns import text_hash
 from misstep.store.logs import PROMOTED
 from misstep.store.metrics import STALE
-from misstep.store.reader import Reader, position
+from misstep.store.reader import Reader
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
 
 if TYPE_CHECKING:
@@ -23,19 +22,21 @@ _LOG_COLUMNS = "l.seq, l.row, r.received, l.ts, l.event, l.severity, l.session, 
 
 
 class View:
-    """All rows that were received before `until`, hot and lake as one. Safe for any thread; closing is not needed.
+    """All rows that were received before `until`, hot and lake as one. Safe for any thread.
+
+    It holds a snapshot: let go of it after use, closing is not needed.
 
     What is returned is in journal order, (seq, row), unless a function says otherwise.
     """
 
     def __init__(self, hot: Hot, until: int | None) -> None:
         self.until = until
-        self._position = position(hot, until)
-        self._reader = Reader(hot, self._position[0])
+        self._reader = Reader(hot, until)
+        self._known_resources: dict[int, dict[str, str]] = {}
 
     def position(self) -> tuple[int, int]:
         """Last seq that this view sees, and when it was received."""
-        return self._position
+        return self._reader.position
 
     def logs(
         self,
@@ -208,18 +209,15 @@ class View:
         """Relations between entities with the interval in which each holds; `at` asks for those that held then."""
         return graph.relations(self._reader, session, source, target, at)
 
-    @cached_property
-    def _known_resources(self) -> dict[int, dict[str, str]]:
-        return {}
-
     def _resources(self, wanted: set[int]) -> dict[int, dict[str, str]]:
         missing = wanted - self._known_resources.keys()
         if missing:
             # A resource's id is its content, so the position at which it was learned does not matter.
-            rows = self._reader.everything().rows(
+            rows = self._reader.rows(
                 "SELECT resource, any_value(attributes) FROM {resources} "
                 "WHERE resource IN (SELECT unnest(?::UBIGINT[])) GROUP BY resource",
                 [sorted(missing)],
+                everything=True,
             )
             self._known_resources.update((int(id), own) for id, own in rows)
         return self._known_resources
