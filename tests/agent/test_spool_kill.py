@@ -62,7 +62,9 @@ def test_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     for row in received.read_text().splitlines():
         boot, seq, payload = row.split()
         key = (boot, int(seq))
-        if key in seen:  # sent again after the kill: the collector knows it by its number, so it must be the same
+        if (
+            key in seen
+        ):  # sent again after the kill: the collector knows it by its number, so it must be the same
             assert seen[key] == payload
             continue
         seen[key] = payload

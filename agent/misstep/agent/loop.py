@@ -33,6 +33,7 @@ class _Slot:
         if monotonic < self.due:
             return None
         started = time.perf_counter()
+        self._schedule(monotonic)
         try:
             if not self.supported:
                 state = self.probe.supported()
@@ -40,13 +41,10 @@ class _Slot:
                     self.due = monotonic + _ASK_AGAIN
                     return state
                 self.supported = True
-            self._schedule(monotonic)
             return self.probe.check(now, out)
         except OSError as error:
-            self._schedule(monotonic)
             return failing(error.strerror or str(error))
         except Exception as error:  # noqa: BLE001  one probe's bug must not cost the others their evidence
-            self._schedule(monotonic)
             return failing(f"the probe failed: {type(error).__name__}: {error}")
         finally:
             self.took = time.perf_counter() - started
@@ -125,9 +123,10 @@ class Agent:
             self.tick()
             deadline += step
             behind = clock.monotonic() - deadline
-            if behind > step:
-                self._missed += behind // step
-                deadline += behind // step * step
+            if behind > step // 2:
+                missed = behind // step + 1
+                self._missed += missed
+                deadline += missed * step
             if wait(max(0, deadline - clock.monotonic()) / SECOND):
                 return
 
