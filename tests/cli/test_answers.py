@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from misstep.cli.answers import PATIENCE, settle
+from misstep.cli.answers import CATCH_UP, PATIENCE, behind, settle
 from misstep.core.clock import SECOND, SettableClock
+
+SESSION: dict[str, Any] = {"session": "s", "heard_ns": 1_700_000_000 * SECOND}
 
 
 class Collector:
@@ -33,7 +35,7 @@ def ask(clock: SettableClock, **changes: Any) -> tuple[dict[str, Any], float, li
     said: list[str] = []
     collector: Any = Collector(clock, **changes)
     answer = settle(
-        collector, "s", said.append, sleep=clock.sleep, monotonic=lambda: clock.monotonic() / SECOND
+        collector, SESSION, said.append, sleep=clock.sleep, monotonic=lambda: clock.monotonic() / SECOND
     )
     return answer, clock.monotonic() / SECOND, said
 
@@ -73,6 +75,18 @@ def test_silence_of_a_running_job_is_said_once_the_question_was_diagnosed(clock:
     assert (answer["incidents"], waited) == ([{"id": "a"}], 2)
     answer, waited, _ = ask(SettableClock())
     assert not answer["incidents"]
+
+
+def test_a_diagnosis_that_lags_is_waited_for(clock: SettableClock) -> None:
+    early = {"as_of_ns": SESSION["heard_ns"] - 90 * SECOND, "summary": {"jobs": {"FAILED": 1}}}
+    _, waited, said = ask(
+        clock, then={0: early, 20: early | {"as_of_ns": SESSION["heard_ns"], "settled": True}}
+    )
+    assert 20 <= waited < 20.5
+    assert said[0] == "diagnosis is 90 s behind and catching up"
+    answer, waited, _ = ask(SettableClock(), then={0: early})
+    assert CATCH_UP <= waited < CATCH_UP + 0.5
+    assert behind(answer, SESSION) == 90
 
 
 def test_silence_takes_three_ticks(clock: SettableClock) -> None:

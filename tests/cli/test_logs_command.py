@@ -86,7 +86,7 @@ def test_a_record_says_where_it_comes_from_and_controls_nothing(ray: Any, capsys
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(None, 1)[1] for line in lines] == [
         "worker 812                  evil end",
-        "process 5f1c/812/7          process.exception | ValueError: no",
+        "process 812                 process.exception | ValueError: no",
         "task c8ef45ccd0             ray.task.lifecycle FAILED tokenize OUT_OF_MEMORY",
     ]
 

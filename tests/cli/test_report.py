@@ -53,6 +53,20 @@ def test_ended_and_lost_sessions_say_so(answer: dict[str, Any], session: dict[st
     assert "it vanished at" in report(answer, session, SCREEN, zone=UTC)
 
 
+def test_silence_about_what_nobody_looked_at_is_not_health(
+    answer: dict[str, Any], session: dict[str, Any]
+) -> None:
+    answer["as_of_ns"] -= 40 * SECOND
+    text = report(answer, session, SCREEN, today=TODAY, zone=UTC)
+    assert text.startswith("▲ demo · nothing found up to 14:02:00 · diagnosis is 40 s behind")
+
+
+def test_what_a_cluster_left_behind(answer: dict[str, Any], session: dict[str, Any]) -> None:
+    session |= {"state": "ended", "ended_ns": 1795183360 * SECOND}
+    ran = report(answer, session, SCREEN, zone=UTC).splitlines()[-1]
+    assert ran == "  Ran        214 tasks finished, 3 unfinished · 1 job unfinished"
+
+
 def test_before_the_end_it_had_not_ended(answer: dict[str, Any], session: dict[str, Any]) -> None:
     session |= {"state": "ended", "ended_ns": 1795183361 * SECOND}
     assert "nothing is wrong" in report(answer, session, SCREEN, at=1795183350 * SECOND, zone=UTC)

@@ -10,9 +10,10 @@ def session(id: str, started: int, state: str = "ended") -> dict[str, Any]:
     return {"session": id, "state": state, "started_ns": started, "heard_ns": started}
 
 
-OLD = session("local/ray/ray/2026-11-19_08-00-00_1_1", 1)
-NEW = session("local/ray/ray/2026-11-20_08-00-00_1_1", 3)
-LIVE = session("local/ray/nightly/2026-11-19_23-00-00_1_1", 2, "live")
+HOUR = 3600 * 10**9
+OLD = session("local/ray/ray/2026-11-19_08-00-00_1_1", 1 * HOUR)
+NEW = session("local/ray/ray/2026-11-20_08-00-00_1_1", 3 * HOUR)
+LIVE = session("local/ray/nightly/2026-11-19_23-00-00_1_1", 2 * HOUR, "live") | {"heard_ns": 4 * HOUR}
 
 
 class Api:
@@ -35,6 +36,8 @@ class Api:
         ("2026-11-19_08", OLD),
         (OLD["session"], OLD),
         ("2026-11-19_08-00-00_1_1", OLD),
+        ("20_08-00", NEW),
+        ("08", None),
         ("local/ray/ray", NEW),
         ("elsewhere", None),
     ],
@@ -59,3 +62,12 @@ def test_an_unknown_name_lists_the_known() -> None:
     api: Any = Api([OLD, NEW])
     with pytest.raises(UnavailableError, match="2026-11-20_08-00-00"):
         choose(api, "nightly")
+
+
+def test_what_just_ended_is_meant_before_what_lives_on(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = session("local/ray/ray/2026-11-20_09-00-00_1_1", 4 * HOUR) | {"heard_ns": 4 * HOUR - 60 * 10**9}
+    api: Any = Api([OLD, NEW, LIVE, ended])
+    assert choose(api, None) == ended
+    assert capsys.readouterr().err == (
+        "misstep: this is the newest of 2 clusters here; the others can be named: 2026-11-19_23-00-00\n"
+    )

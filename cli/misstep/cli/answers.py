@@ -13,6 +13,9 @@ Answer = dict[str, Any]
 
 PATIENCE = 10.0
 """Seconds; what is not in by then does not come."""
+CATCH_UP = 60.0
+"""Seconds to wait for a diagnosis that has not yet seen what is stored: the machine is busy, or has just
+started to read an old journal. Silence about what nobody looked at would be a lie."""
 LAG = 3
 """Seconds: Ray's workers send their events once a second, its GCS each two, and diagnosis ticks each second."""
 PAUSE = 0.25
@@ -26,31 +29,42 @@ def ask(client: Client, session: str, at: int | None = None) -> Answer:
     return answer
 
 
+def behind(answer: Mapping[str, Any], session: Mapping[str, Any]) -> float:
+    """Seconds of the session that were heard and not yet diagnosed."""
+    return max(0.0, (int(session["heard_ns"]) - int(answer["as_of_ns"])) / SECOND)
+
+
 def settle(
     client: Client,
-    session: str,
+    session: Mapping[str, Any],
     progress: Callable[[str], None],
     *,
     sleep: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Answer:
-    """The answer once nothing more can change it, at the latest after `PATIENCE`.
+    """The answer once nothing more can change it, at the latest after `PATIENCE`, or `CATCH_UP`.
 
     Where all drivers are gone, that is when the collector says settled. Where one runs on, an incident that
     stands is said at once; before silence is said, diagnosis must have seen the moment of the question.
     """
     began = monotonic()
-    answer = ask(client, session)
-    asked = int(answer["as_of_ns"])
-    while not answer["settled"] and monotonic() - began < PATIENCE:
-        if _drivers_over(answer["summary"]):
+    name = str(session["session"])
+    answer = ask(client, name)
+    asked = max(int(answer["as_of_ns"]), int(session["heard_ns"]))
+    while not answer["settled"]:
+        passed, late = monotonic() - began, behind(answer, session)
+        if passed >= (CATCH_UP if late > LAG else PATIENCE):
+            break
+        if late > LAG:
+            progress(f"diagnosis is {late:.0f} s behind and catching up")
+        elif _drivers_over(answer["summary"]):
             progress("the job just ended; waiting for its last records")
         elif answer["incidents"] or int(answer["as_of_ns"]) >= asked + LAG * SECOND:
             return answer
         else:
             progress("looking at the last seconds")
         sleep(PAUSE)
-        answer = ask(client, session)
+        answer = ask(client, name)
     return answer
 
 

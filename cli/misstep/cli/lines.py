@@ -16,11 +16,12 @@ ORIGIN = 26
 _SHORT = 10
 _ERROR, _WARNING = 17, 13  # OTLP severity numbers
 _BODIES = {event.name: event.body for event in names.EVENTS}
-_SAID = (
-    names.RAY_TASK_NAME, names.RAY_ACTOR_CLASS, names.RAY_NODE_NAME, names.PID, names.RAY_ERROR_TYPE,
-    names.RAY_EXIT_TYPE, names.EXIT_CODE, names.EXIT_SIGNAL, names.SOURCE, names.SOURCE_REASON, names.COMMAND,
-)  # fmt: skip
-"""The attributes of an event that a person wants beside its name; ``--json`` has all."""
+_SAID = {
+    names.RAY_TASK_NAME: "", names.RAY_ACTOR_CLASS: "", names.RAY_NODE_NAME: "", names.PID: "pid ",
+    names.RAY_ERROR_TYPE: "", names.RAY_EXIT_TYPE: "", names.EXIT_CODE: "code ", names.EXIT_SIGNAL: "",
+    names.SOURCE_REASON: "", names.COMMAND: "",
+}  # fmt: skip
+"""The attributes of an event that a person wants beside its name, and the word before each; ``--json`` has all."""
 
 
 def line(row: Mapping[str, Any], *, color: bool = False, zone: tzinfo | None = None) -> str:
@@ -31,7 +32,8 @@ def line(row: Mapping[str, Any], *, color: bool = False, zone: tzinfo | None = N
     text = _event(row) if row["event"] else str(row["body"])
     severity = int(row["severity"])
     hue = ("red",) if severity >= _ERROR else ("yellow",) if severity >= _WARNING else ()
-    return f"{paint(stamp, 'dim', on=color)}  {paint(origin, 'cyan', on=color)}  {paint(clean(text), *hue, on=color and bool(hue))}"
+    said = paint(clean(text), *hue, on=color and bool(hue))
+    return f"{paint(stamp, 'dim', on=color)}  {paint(origin, 'cyan', on=color)}  {said}"
 
 
 def _origin(row: Mapping[str, Any]) -> str:
@@ -40,12 +42,19 @@ def _origin(row: Mapping[str, Any]) -> str:
         pid = row["attributes"].get(names.PID)
         return f"{stem.partition('-')[0]} {pid}" if pid else stem
     kind, _, id = str(row["entity"]).partition("/")
+    if kind == "process" and id.count("/") == 2:
+        id = id.split("/")[1]
+    elif kind == "session":
+        id = "/".join(id.split("/")[2:3])
     return f"{kind} {id[:_SHORT]}" if id else kind
 
 
 def _event(row: Mapping[str, Any]) -> str:
     attributes = row["attributes"]
-    parts = [row["event"], row["state"], *(str(attributes[k]) for k in _SAID if attributes.get(k))]
+    parts = [row["event"], row["state"]]
+    parts += [f"{word}{attributes[key]}" for key, word in _SAID.items() if attributes.get(key)]
+    if row["event"] == "source.state":
+        parts.insert(1, str(attributes.get(names.SOURCE, "")))
     words = str(row["body"]).strip().splitlines()
     if words and _BODIES.get(row["event"]) != "json":
         parts.append(f"| {words[-1]}")  # of a traceback, the error

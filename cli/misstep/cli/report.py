@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import date, tzinfo
 from typing import Any
 
+from misstep.cli.answers import LAG, behind
+from misstep.cli.layout import section
 from misstep.cli.terminal import Terminal, clean, paint, plain
-from misstep.cli.times import clock
-from misstep.cli.verdict import gaps, moment_of, render, section
+from misstep.cli.times import clock, span
+from misstep.cli.verdict import gaps, moment_of, render
 
 _NOUNS = {"tasks": "task", "actors": "actor", "workers": "worker", "nodes": "node", "jobs": "job"}
 _STATES = {
@@ -18,6 +20,7 @@ _STATES = {
     "PENDING_CREATION": "being created", "RESTARTING": "restarting", "CREATED": "running", "unknown": "seen",
 }  # fmt: skip
 """Ray's states as people say them; the others are said as they are, in small letters."""
+_OVER = ("FINISHED", "FAILED", "SUCCEEDED", "STOPPED", "DEAD", "NIL", "unknown")
 
 
 def report(
@@ -58,13 +61,20 @@ def report(
     return text if screen.unicode else plain(text)
 
 
-def counts(summary: Mapping[str, Mapping[str, int]]) -> str:
-    """``214 tasks finished, 3 running · 2 actors alive · 9 workers gone · 2 nodes alive``."""
+def counts(summary: Mapping[str, Mapping[str, int]], *, over: bool = False) -> str:
+    """``214 tasks finished, 3 running · 2 actors alive · 2 nodes alive · 1 job running``.
+
+    Once the session is `over`, what had not come to an end is ``unfinished``, and nodes and workers are history.
+    """
     parts = []
     for key, noun in _NOUNS.items():
+        if over and key in ("workers", "nodes", "actors"):
+            continue
         states: dict[str, int] = {}
         for state, number in (summary.get(key) or {}).items():
             words = _STATES.get(state) or clean(state).replace("_", " ").lower()
+            if over and state not in _OVER:
+                words = "unfinished"
             states[words] = states.get(words, 0) + number
         if not states:
             continue
@@ -84,8 +94,10 @@ def _healthy(
 ) -> str:
     name = clean(str(session["name"]))
     words = f"{name} · {_state(answer, session, at, today, zone)}"
-    head = f"{paint('✓', 'green', 'bold', on=screen.color)} {paint(words, 'bold', on=screen.color)}"
-    ran = counts(answer["summary"])
+    sure = at is not None or behind(answer, session) <= LAG
+    glyph = paint("✓", "green", "bold", on=screen.color) if sure else paint("▲", "yellow", on=screen.color)
+    head = f"{glyph} {paint(words, 'bold', on=screen.color)}"
+    ran = counts(answer["summary"], over=session.get("ended_ns") is not None and at is None)
     gap = section("Not seen", gaps(answer["unseen"]), screen.color, screen.width)
     body = "\n".join(
         part for part in (section("Ran", [ran] if ran else [], screen.color, screen.width), gap) if part
@@ -100,6 +112,10 @@ def _state(
     today: date | None,
     zone: tzinfo | None,
 ) -> str:
+    if at is None and (late := behind(answer, session)) > LAG:
+        return (
+            f"nothing found up to {clock(answer['as_of_ns'], zone, today)} · diagnosis is {span(late)} behind"
+        )
     ended = session.get("ended_ns")
     if ended is not None and (at is None or ended <= at):
         how = "it vanished" if session["state"] == "lost" else "it ended"

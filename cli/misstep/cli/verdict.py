@@ -16,12 +16,11 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import date, tzinfo
 from typing import Any
 
+from misstep.cli.layout import MARGIN, flow, section, wrap
 from misstep.cli.terminal import clean, paint, plain
 from misstep.cli.times import clock, span
 from misstep.core.clock import SECOND
@@ -41,9 +40,6 @@ SOURCES = {
 }
 """The right-hand column: a source of `misstep.core.names.SOURCES` in two words at most."""
 
-MARGIN = 2
-LABEL = 11
-"""Columns of ``Not seen`` and its kind, gap included."""
 STATEMENT = 28
 """Columns below which a statement would fall to pieces; the source column goes first."""
 READABLE = 76
@@ -51,8 +47,6 @@ READABLE = 76
 WIDEST = 120
 """Longer lines are hard to read, however wide the terminal."""
 
-_UNIT = re.compile(r"(\d) (%|[kKMGT]?i?B(?:/s)?|ns|µs|ms|s|min|h|d)(?!\w)")
-"""A number and its unit stay on one line."""
 _COLORS = {"critical": "red", "error": "red", "warning": "yellow"}
 _WORDS = {"oom": "OOM", "ray": "Ray"}
 
@@ -92,38 +86,6 @@ def render(
     return plain(text) if ascii else text
 
 
-def section(label: str, entries: Sequence[str], color: bool, width: int) -> str:
-    """``Not seen   first entry`` and the further entries below it, wrapped; empty where there are none.
-
-    What is wrapped of an entry is indented where there are several; an entry that begins with ``$ `` is a
-    command and stays whole, to be copied.
-    """
-    room = max(20, width - MARGIN - LABEL)
-    lines: list[str] = []
-    for entry in map(clean, entries):
-        if entry.startswith("$ "):
-            lines.append(f"  {entry[2:]}")
-            continue
-        head, *rest = _wrap(entry, room) or [""]
-        tail = _wrap(" ".join(rest), room - 2) if len(entries) > 1 else rest
-        lines += [head, *(f"  {line}" if len(entries) > 1 else line for line in tail)]
-    head = " " * MARGIN + paint(label.ljust(LABEL), "bold", on=color)
-    rest_of = " " * (MARGIN + LABEL)
-    return "\n".join((head if i == 0 else rest_of) + line for i, line in enumerate(lines))
-
-
-def flow(items: Sequence[str], width: int) -> list[str]:
-    """Items side by side, `` · `` between them; a line breaks between items, not within one."""
-    room = max(20, width - MARGIN - LABEL)
-    lines: list[str] = []
-    for item in map(clean, items):
-        if lines and len(lines[-1]) + 3 + len(item) <= room:
-            lines[-1] += f" · {item}"
-        else:
-            lines.append(item)
-    return lines
-
-
 def gaps(unseen: Sequence[Mapping[str, Any]]) -> list[str]:
     """What could not be seen and why, each followed by the command that would open it."""
     found: list[str] = []
@@ -134,12 +96,6 @@ def gaps(unseen: Sequence[Mapping[str, Any]]) -> list[str]:
         if (remedy := f"$ {gap['remedy']}" if gap.get("remedy") else "") and remedy not in found:
             found.append(remedy)
     return found
-
-
-def _wrap(text: str, room: int) -> list[str]:
-    bound = _UNIT.sub("\\1\u00a0\\2", text)
-    lines = textwrap.wrap(bound, room, break_long_words=False, break_on_hyphens=False)
-    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def _headline(
@@ -160,7 +116,7 @@ def _headline(
     glyph, hue = ("✓", "green") if recovered else ("✗", _COLORS.get(str(incident.get("severity")), "red"))
     title = _text(incident.get("title")) + (", and recovered" if recovered else "")
     words = f"{_cluster(incident)} · {title} · {when}"
-    lines = _wrap(words, width - MARGIN)
+    lines = wrap(words, width - MARGIN)
     return "\n".join(
         (paint(glyph, hue, "bold", on=color) + " " if i == 0 else " " * MARGIN)
         + paint(line, "bold", on=color)
@@ -177,7 +133,7 @@ def moment_of(incident: Mapping[str, Any]) -> int:
 
 
 def _paragraph(text: str, width: int) -> str:
-    return "\n".join(" " * MARGIN + line for line in _wrap(text, width - MARGIN))
+    return "\n".join(" " * MARGIN + line for line in wrap(text, width - MARGIN))
 
 
 def _chain(steps: Sequence[Mapping[str, Any]], color: bool, width: int, zone: tzinfo | None) -> str:
@@ -197,7 +153,7 @@ def _chain(steps: Sequence[Mapping[str, Any]], color: bool, width: int, zone: tz
         glyph = paint(
             GLYPHS.get(role, " "), *{"cause": ("red", "bold"), "symptom": ("yellow",)}.get(role, ()), on=color
         )
-        wrapped = _wrap(statement, room) or [""]
+        wrapped = wrap(statement, room) or [""]
         for i, line in enumerate(wrapped):
             body = paint(line.ljust(room), "bold", on=color) if role == "cause" else line.ljust(room)
             if i == 0:

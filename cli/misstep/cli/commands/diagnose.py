@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         at = None
         with Progress() as progress:
-            answer = settle(asked, session["session"], progress.show)
+            answer = settle(asked, session, progress.show)
         session = choose(asked, session["session"])
     _print(answer, session, arguments, at)
     return Exit.INCIDENT if answer["incidents"] else Exit.OK
