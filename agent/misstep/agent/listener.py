@@ -20,6 +20,7 @@ HEAD_LIMIT = 16 * 1024
 BODY_LIMIT = 64 * 1024 * 1024
 _READ = 128 * 1024
 _CONNECTIONS = 128
+_DRAIN = 2 * BODY_LIMIT
 _IDLE = 90.0
 _STALLED = 20.0
 _REASONS = {
@@ -196,19 +197,23 @@ class _Connection:
         self._taken = 0
         self._chunks: _Chunks | None = None
         self._keep = True
+        self._draining = 0
 
     def receive(self, data: bytes) -> bool:
         """Take what came in; False ends the connection."""
         self.heard = time.monotonic()
+        if self._draining:
+            self._draining -= len(data)
+            return self._draining > 0
         self._buffer += data
         try:
             while self._buffer:
                 if self._body is None:
                     if not self._head():
-                        return self._keep
+                        break
                 elif not self._more():
-                    return self._keep
-            return self._keep
+                    break
+            return self._keep or self._draining > 0
         except TooLargeError as error:
             return self._end(Answer(413, _error(str(error))))
         except InputError as error:
@@ -280,9 +285,15 @@ class _Connection:
         return self._answer(body.finish())
 
     def _end(self, answer: Answer) -> bool:
+        """Answer before the body was read, and let the client finish: a reset would take the answer from it."""
         self._keep = False
         self._answer(answer)
-        return False
+        self._buffer, self._draining, self.busy = b"", _DRAIN, True
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
 
     def _answer(self, answer: Answer) -> bool:
         self.busy, self._body = False, None

@@ -11,6 +11,7 @@ from misstep.agent.context import Context
 from misstep.agent.probe import OK, SourceState, failing, off
 from misstep.agent.ray import api, cluster, demand, submissions
 from misstep.agent.ray.cluster import RayProcess
+from misstep.agent.ray.events import Locate
 from misstep.agent.ray.polled import Polled
 from misstep.agent.ray.sessions import RaySession, RaySessions
 from misstep.agent.records import Records
@@ -28,8 +29,8 @@ _FOLLOWED = 20
 class _Asked:
     """What is remembered of one session."""
 
-    def __init__(self, session: str) -> None:
-        self.polled = Polled(session)
+    def __init__(self, session: str, locate: Locate) -> None:
+        self.polled = Polled(session, locate)
         self.submissions: set[str] = set()
         self.waiting: dict[str, None] = {}
         self.demand = ""
@@ -96,7 +97,7 @@ class RayDashboard:
                     "pip install 'ray[default]'",
                 )
             return off("this Ray has no dashboard")
-        asked = self._asked.setdefault(one.name, _Asked(one.session))
+        asked = self._asked.setdefault(one.name, _Asked(one.session, self._sessions.locate))
         now = self._context.clock.now()
         out = Records(now)
         try:

@@ -58,12 +58,14 @@ _DEATHS = {
 """Which ErrorType of Ray an ActorDeathCause stands for."""
 
 _NOBODY = "f" * 24
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 Locate = Callable[[str, str, str, int], str]
 """(session, role, id of a Ray node, pid) → ``process/…`` when that process is on this machine, else empty."""
 
 
-def _nowhere(session: str, role: str, node: str, pid: int) -> str:
+def nowhere(session: str, role: str, node: str, pid: int) -> str:
+    """No process is known."""
     return ""
 
 
@@ -76,7 +78,7 @@ class Translator:
         locate: finds the process of a worker or driver.
     """
 
-    def __init__(self, site: str, cluster: str, locate: Locate = _nowhere) -> None:
+    def __init__(self, site: str, cluster: str, locate: Locate = nowhere) -> None:
         self._site = site
         self._cluster = cluster
         self._locate = locate
@@ -134,7 +136,7 @@ def record(
     event_id: str,
     time: int,
     severity: int = INFO,
-    locate: Locate = _nowhere,
+    locate: Locate = nowhere,
 ) -> None:
     """Put one event into `out`; the State API's answers take this way too.
 
@@ -162,7 +164,7 @@ def record(
         entity=f"{kind.subject}/{subject}" if subject else "",
         session=session,
         state=state,
-        body=json.dumps(inner, separators=(",", ":"), ensure_ascii=False),
+        body=_ENCODE(inner),
         time=shape.nanoseconds(last.get("timestamp")) or time,
         severity=severity,
         attributes=attributes,

@@ -230,11 +230,7 @@ class RayLogs:
             # Lines without a prefix are the rest of a message, or a crash handler that writes on its own.
             if level is logfiles.UNKNOWN:
                 file.following -= 1
-                if (
-                    file.following < 0
-                    and not logfiles.is_telling(text)
-                    and not text.startswith((b"***", b"PC:", b"    @"))
-                ):
+                if file.following < 0 and not text.startswith((b"***", b"PC:", b"    @")):
                     return
             elif level.severity < WARNING and not logfiles.is_telling(text):
                 file.following = 0

@@ -27,10 +27,12 @@ class Polled:
 
     Args:
         session: ours.
+        locate: finds the process of a worker or driver.
     """
 
-    def __init__(self, session: str) -> None:
+    def __init__(self, session: str, locate: events.Locate = events.nowhere) -> None:
         self._session = session
+        self._locate = locate
         self._seen: dict[str, None] = {}
 
     def task(self, row: Mapping[str, Any], out: Records, now: int) -> None:
@@ -205,7 +207,14 @@ class Polled:
         if len(self._seen) > _SEEN:
             del self._seen[next(iter(self._seen))]
         events.record(
-            _KINDS[event], body, out, session=self._session, source="ray_api", event_id=event_id, time=time
+            _KINDS[event],
+            body,
+            out,
+            session=self._session,
+            source="ray_api",
+            event_id=event_id,
+            time=time,
+            locate=self._locate,
         )
 
 

@@ -53,15 +53,21 @@ class Tail:
         return status.st_size - self.offset if status.st_size >= self.offset else max(1, status.st_size)
 
     def skip_to(self, tail: int) -> None:
-        """Pass over all but the last `tail` bytes of the present file."""
+        """Pass over all but the last `tail` bytes of the present file, and what they begin with of a line."""
         try:
-            status = os.stat(self.path)
+            held = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
-        offset = self.offset if status.st_ino == self.inode else 0
-        if status.st_size - offset > tail:
-            self.skipped += status.st_size - tail - offset
-            self.inode, self.offset, self._in_long = status.st_ino, status.st_size - tail, True
+        try:
+            status = os.fstat(held)
+            offset = self.offset if status.st_ino == self.inode else 0
+            if status.st_size - offset > tail:
+                end = status.st_size - tail
+                self.skipped += end - offset
+                self.inode, self.offset = status.st_ino, end
+                self._in_long = os.pread(held, 1, end - 1) != b"\n"
+        finally:
+            os.close(held)
 
     def lines(self, budget: int, last: bool = False) -> Iterator[Line]:
         """Complete lines, at most `budget` bytes of them.
