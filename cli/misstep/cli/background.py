@@ -14,8 +14,8 @@ from misstep.cli import endpoint
 from misstep.cli.terminal import say
 from misstep.core.errors import StorageError, UnavailableError
 
-TIMEOUT = 30.0
-"""Seconds until a slow machine's collector must serve."""
+TIMEOUT = 90.0
+"""Seconds until collector and agent of a slow machine must serve."""
 
 
 def log_file(data: Path) -> Path:

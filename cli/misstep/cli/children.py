@@ -76,22 +76,23 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _free_port(wanted: int, say: Callable[[str], None]) -> int:
-    """The port that is wanted, or another one if it is taken and was only the default.
+    """The port that is wanted (0: any), or another one if it is taken and was only the default.
 
     Raises:
         UnavailableError: it is taken and was asked for by name.
     """
-    holder = listener(wanted)
-    if holder is None:
+    holder = listener(wanted) if wanted else None
+    if holder is None and wanted:
         return wanted
-    if wanted != AgentSettings().receiver_port:
+    if wanted and wanted != AgentSettings().receiver_port:
         raise UnavailableError(f"port {wanted} for the agent is held by {holder}; choose another, or stop it")
     for _ in range(_TRIES):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             chosen: int = probe.getsockname()[1]
         if chosen not in _RAY_PORTS:
-            say(f"port {wanted} for the agent is held by {holder}; using {chosen}")
+            if holder is not None:
+                say(f"port {wanted} for the agent is held by {holder}; using {chosen}")
             return chosen
     raise UnavailableError("no free port for the agent")
 

@@ -25,7 +25,7 @@ from misstep.core.errors import StorageError, UnavailableError
 from misstep.core.exits import Exit
 from misstep.core.settings import Settings
 
-READY = 30.0
+READY = 60.0
 """Seconds in which a child must serve: a journal may have to be read back first."""
 
 
