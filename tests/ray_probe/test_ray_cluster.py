@@ -30,8 +30,7 @@ NODE = "979e2f7574e2f49230f10b0df612780bb803f110e5dfa2239ad5e2da"
 def raylet_arguments(folder: str) -> list[str]:
     return [
         f"--raylet_socket_name={folder}/sockets/raylet", f"--node_id={NODE}", "--node_ip_address=192.0.2.2", "--node-name=head",
-        "--python_worker_command=/v/bin/python /v/setup_worker.py --node-ip-address=192.0.2.2 --gcs-address=192.0.2.2:41765 "
-        f"--session-name={NAME} --temp-dir=/tmp/x --webui=127.0.0.1:8266 RAY_WORKER_DYNAMIC_OPTION_PLACEHOLDER",
+        f"--python_worker_command=/v/bin/python /v/setup_worker.py --node-ip-address=192.0.2.2 --gcs-address=192.0.2.2:41765 --session-name={NAME} --temp-dir=/tmp/x --webui=127.0.0.1:8266 RAY_WORKER_DYNAMIC_OPTION_PLACEHOLDER",
         f"--session_dir={folder}", f"--log_dir={folder}/logs",
     ]  # fmt: skip
 
@@ -40,8 +39,10 @@ def proc(root: Path, pid: int, words: list[str], environ: dict[str, str], exe: s
     held = root / str(pid)
     held.mkdir(parents=True)
     (held / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in words))
-    (held / "environ").write_bytes(b"".join(f"{key}={value}".encode() + b"\0" for key, value in environ.items()))
-    (held / "comm").write_text(os.path.basename(words[0])[:15] + "\n")
+    (held / "environ").write_bytes(
+        b"".join(f"{key}={value}".encode() + b"\0" for key, value in environ.items())
+    )
+    (held / "comm").write_text(Path(words[0]).name[:15] + "\n")
     if exe:
         (held / "exe").symlink_to(exe)
 
@@ -50,7 +51,11 @@ def package(root: Path, version: str, extra: bool) -> str:
     ray = root / "site-packages" / "ray"
     (ray / "core/src/ray/raylet").mkdir(parents=True)
     (ray / "_version.py").write_text(f'commit = "x"\nversion = "{version}"\n')
-    for name in ("aiohttp", "aiohttp_cors", "grpc", "opencensus", "prometheus_client", "pydantic") if extra else ("grpc",):
+    for name in (
+        ("aiohttp", "aiohttp_cors", "grpc", "opencensus", "prometheus_client", "pydantic")
+        if extra
+        else ("grpc",)
+    ):
         (root / "site-packages" / name).mkdir()
     return str(ray / "core/src/ray/raylet/raylet")
 
@@ -77,7 +82,12 @@ def test_a_gcs_server_tells_its_session(tmp_path: Path) -> None:
     proc(tmp_path, 5, ["gcs_server", f"--log_dir=/tmp/x/{NAME}/logs", f"--session-name={NAME}"], {})
     found = cluster.read(5, root=str(tmp_path))
     assert found is not None
-    assert (found.session, found.folder, found.stream, found.extra) == (NAME, f"/tmp/x/{NAME}", False, "unknown")
+    assert (found.session, found.folder, found.stream, found.extra) == (
+        NAME,
+        f"/tmp/x/{NAME}",
+        False,
+        "unknown",
+    )
     assert cluster.is_gcs(5, root=str(tmp_path))
 
 
@@ -107,7 +117,9 @@ class Fleet:
         path.write_bytes(Path("/bin/sh").resolve().read_bytes())
         path.chmod(0o755)
         held = subprocess.Popen(
-            [str(path), "-c", "read x", *arguments], env={"PATH": os.environ["PATH"], **environ}, stdin=subprocess.PIPE
+            [str(path), "-c", "read x", *arguments],
+            env={"PATH": os.environ["PATH"], **environ},
+            stdin=subprocess.PIPE,
         )
         self.running.append(held)
         return held
@@ -154,7 +166,9 @@ def test_a_life(fleet: Fleet, sessions: RaySessions, context: Context, read: Cal
     assert start.attributes["ray.dashboard"] == "http://127.0.0.1:8266"
     assert (start.attributes["ray.events"], start.attributes["misstep.started_by"]) == ("yes", "env")
     assert tick(sessions, context, read) == []
-    assert sessions.locate(session, "ray_worker", NODE, os.getpid()).endswith(f"/{os.getpid()}/{pids.start_ticks(os.getpid())}")
+    assert sessions.locate(session, "ray_worker", NODE, os.getpid()).endswith(
+        f"/{os.getpid()}/{pids.start_ticks(os.getpid())}"
+    )
     assert sessions.locate(session, "ray_worker", "f" * 56, os.getpid()) == ""
     assert sessions.admit(os.geteuid())
     state = context.coverage.state("ray_events", session)
@@ -165,12 +179,17 @@ def test_a_life(fleet: Fleet, sessions: RaySessions, context: Context, read: Cal
         one.kill()
         one.wait()
     (end,) = tick(sessions, context, read)
-    assert (end.name, end.attributes[names.STATE]) == ("session.end", "lost" if pids.start_ticks(7634) else "ended")
+    assert (end.name, end.attributes[names.STATE]) == (
+        "session.end",
+        "lost" if pids.start_ticks(7634) else "ended",
+    )
     assert context.spool.cursors("ray_session:").get(f"ray_session:{NAME}") is None
     assert gcs.returncode == -signal.SIGKILL
 
 
-def test_a_session_that_ended_while_nobody_looked(sessions: RaySessions, context: Context, read: Callable[..., Any]) -> None:
+def test_a_session_that_ended_while_nobody_looked(
+    sessions: RaySessions, context: Context, read: Callable[..., Any]
+) -> None:
     out = Records(1)
     out.cursor(f"ray_session:{NAME}", json.dumps({"session": "local/ray/lab/x", "pids": {"999999": 1}}))
     context.spool.commit([out])
@@ -192,8 +211,25 @@ def test_what_is_not_seen_and_why(
 
     one = RaySession(NAME, "local/ray/ray/x", 0)
     blank: dict[str, Any] = dict.fromkeys(RayProcess._fields, "")
-    address = f"http://127.0.0.1:{sessions.port}/v1/ray/ray/events" if to_us else "http://elsewhere:1/v1/events"
-    one.processes[1] = (RayProcess(**(blank | {"pid": 1, "version": version, "extra": extra, "stream": stream, "events": address, "token": ("", "")})), 1)
+    address = (
+        f"http://127.0.0.1:{sessions.port}/v1/ray/ray/events" if to_us else "http://elsewhere:1/v1/events"
+    )
+    one.processes[1] = (
+        RayProcess(
+            **(
+                blank
+                | {
+                    "pid": 1,
+                    "version": version,
+                    "extra": extra,
+                    "stream": stream,
+                    "events": address,
+                    "token": ("", ""),
+                }
+            )
+        ),
+        1,
+    )
     state = sessions._state(one, 1)
     assert state.name == "off"
     assert reason in state.reason

@@ -94,7 +94,9 @@ def test_no_value_of_the_environment_travels(records: list[Any]) -> None:
     with_environment = [r for r in records if "env_vars" in r.body]
     assert with_environment
     for record in with_environment:
-        environment = json.loads(record.json.get("serializedRuntimeEnv") or record.json["config"]["serializedRuntimeEnv"])
+        environment = json.loads(
+            record.json.get("serializedRuntimeEnv") or record.json["config"]["serializedRuntimeEnv"]
+        )
         assert set(environment["env_vars"].values()) == {redaction.HIDDEN}
 
 
@@ -174,7 +176,9 @@ def test_what_is_not_understood_is_counted(event: object) -> None:
 )  # fmt: skip
 def test_nonsense_inside_an_event_does_no_harm(inner: dict[str, Any]) -> None:
     out = Records(1)
-    assert Translator("local", "lab").add({"eventType": "TASK_LIFECYCLE_EVENT", "taskLifecycleEvent": inner}, out)
+    assert Translator("local", "lab").add(
+        {"eventType": "TASK_LIFECYCLE_EVENT", "taskLifecycleEvent": inner}, out
+    )
     assert len(out.events) == 1
 
 
@@ -217,7 +221,7 @@ def test_a_whole_session(read: Any) -> None:
     with gzip.open(WHOLE) as lines:
         events = [json.loads(line) for line in islice(lines, 4000)]
     began = time.process_time()
-    assert all([translator.add(event, out) for event in events])
+    assert all(translator.add(event, out) for event in events)
     cost = (time.process_time() - began) / len(events)
     kinds = Counter(record.name for record in read(out.events))
     assert kinds == Counter(KINDS[event["eventType"]].event for event in events)

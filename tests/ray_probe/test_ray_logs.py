@@ -102,7 +102,13 @@ def test_names_of_files() -> None:
     assert core.take == logfiles.WORSE
     driver = logfiles.classify("job-driver-raysubmit_x.log")
     assert driver == (logfiles.ALL, {names.RAY_SUBMISSION: "raysubmit_x"})
-    for path in ("events/event_RAYLET.log", "raylet.out", "raylet.err", "gcs_server.out", "runtime_env_setup-01000000.log"):
+    for path in (
+        "events/event_RAYLET.log",
+        "raylet.out",
+        "raylet.err",
+        "gcs_server.out",
+        "runtime_env_setup-01000000.log",
+    ):
         assert logfiles.classify(path) is not None
     for path in ("dashboard.log", "debug_state.txt", "raylet.out.1", "log_monitor.log"):
         assert logfiles.classify(path) is None
@@ -140,8 +146,11 @@ class Folder:
         (self.logs / "export_events").mkdir()
         self._read = read
         self.session = RaySession("session_1", "local/ray/ray/1", 0)
-        blank = dict.fromkeys(RayProcess._fields, "")
-        self.session.processes[7] = (RayProcess(**(blank | {"pid": 7, "folder": str(self.root), "token": ("", "")})), 1)  # type: ignore[arg-type]
+        blank: dict[str, Any] = dict.fromkeys(RayProcess._fields, "")
+        self.session.processes[7] = (
+            RayProcess(**(blank | {"pid": 7, "folder": str(self.root), "token": ("", "")})),
+            1,
+        )
         self.context = context
         self.now = time.time_ns()
         self.restart()

@@ -20,9 +20,9 @@ def split(data: bytes, sizes: int, limit: int = 1 << 20) -> tuple[list[dict[str,
 
 
 EVENTS = [
-    {"a": 1, "b": "x\\\"{[]}", "c": [1.5e-3, None, True, {"d": "é€𝄞\u2028"}]},
+    {"a": 1, "b": 'x\\"{[]}', "c": [1.5e-3, None, True, {"d": "é€𝄞\u2028"}]},
     {},
-    {"text": "line\nwith } and ] and \\ and \" marks", "n": -12345678901234567890},
+    {"text": 'line\nwith } and ] and \\ and " marks', "n": -12345678901234567890},
 ]
 
 
@@ -84,7 +84,12 @@ def test_random_documents() -> None:
             return [value(depth - 1) for _ in range(chance.randrange(4))]
         if kind == 5:
             return {chance.choice('ab"{}[]\\é') * 2: value(depth - 1) for _ in range(chance.randrange(4))}
-        return [None, chance.random(), chance.randrange(-9, 10**12), "".join(chance.choices('ab"\\{}[],: \né𝄞', k=9))][kind]
+        return [
+            None,
+            chance.random(),
+            chance.randrange(-9, 10**12),
+            "".join(chance.choices('ab"\\{}[],: \né𝄞', k=9)),
+        ][kind]
 
     for _ in range(60):
         events: list[dict[str, object]] = [{"v": value(3)} for _ in range(chance.randrange(6))]

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -44,7 +44,11 @@ class Post:
         self.link = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=20)
 
     def __call__(
-        self, path: str, body: bytes | str | Iterator[bytes] | None, headers: dict[str, str] | None = None, method: str = "POST"
+        self,
+        path: str,
+        body: bytes | str | Iterator[bytes] | None,
+        headers: dict[str, str] | None = None,
+        method: str = "POST",
     ) -> tuple[int, Any, Any]:
         self.link.request(method, path, body, headers or {})
         answer = self.link.getresponse()
@@ -65,7 +69,9 @@ def task(number: int, text: str = "") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_events_are_kept_before_the_answer(post: Post, spooled: Any, sample: Any, heard: list[tuple[str, str]]) -> None:
+def test_events_are_kept_before_the_answer(
+    post: Post, spooled: Any, sample: Any, heard: list[tuple[str, str]]
+) -> None:
     status, _, _ = post("/v1/ray/lab/events", json.dumps(sample("events.json")))
     assert status == 200
     kept = spooled()
@@ -75,7 +81,9 @@ def test_events_are_kept_before_the_answer(post: Post, spooled: Any, sample: Any
     assert post("/v1/ray/lab/events", "[]")[0] == 200  # the connection lives on
 
 
-def test_a_large_body_is_taken_in_pieces(context: Context, receiver: Receiver, post: Post, spooled: Any) -> None:
+def test_a_large_body_is_taken_in_pieces(
+    context: Context, receiver: Receiver, post: Post, spooled: Any
+) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"["
         for number in range(1000):
@@ -108,7 +116,9 @@ def test_what_came_before_the_damage_is_kept(post: Post, spooled: Any) -> None:
     assert len([r for r in spooled() if r.name == "ray.task.lifecycle"]) >= 30
 
 
-def test_an_event_that_is_too_long_does_not_stop_the_stream(post: Post, spooled: Any, context: Context) -> None:
+def test_an_event_that_is_too_long_does_not_stop_the_stream(
+    post: Post, spooled: Any, context: Context
+) -> None:
     body = json.dumps([task(1), task(2, "z" * 3_000_000), task(3)])
     assert post("/v1/ray/lab/events", body)[0] == 200
     assert len([r for r in spooled() if r.name == "ray.task.lifecycle"]) == 2
