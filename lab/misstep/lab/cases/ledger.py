@@ -31,7 +31,7 @@ class Case:
     """It never ends by itself; it is ended by Ctrl-C when the verdict stands, or after `limit`."""
     interrupt: float = 0.0
     """Seconds after which it gets Ctrl-C from its owner; 0 is never."""
-    limit: float = 60.0
+    limit: float = 120.0
     """Seconds."""
 
     @property
@@ -105,7 +105,7 @@ def _deaths() -> Iterable[Case]:
     yield Case(
         "owner_killed", "object-lost", (("object", ""), ("actor", "Builder"), ("task", "Builder.build"))
     )
-    yield Case("environment_pip", "runtime-env-failed", task("tokenize"), limit=100)
+    yield Case("environment_pip", "runtime-env-failed", task("tokenize"))
     yield Case("environment_conda", "runtime-env-failed", actor("Renderer"))
 
 

@@ -17,8 +17,10 @@ from misstep.core.clock import SECOND
 from misstep.lab.cases.ledger import Case
 
 SCRIPT_NAME = "train.py"
-SETTLE = 20.0
-"""Seconds after the command's end until what stands is the verdict, settled or not."""
+SETTLE = 15.0
+"""Seconds of the collector's ticks after the command's end until what stands is the verdict, settled or not."""
+LAG = 120.0
+"""Seconds after which a collector that lags behind is no longer waited for."""
 STEADY = 4.0
 """Seconds for which a verdict on a command that hangs must stand."""
 
@@ -31,6 +33,7 @@ class Outcome:
         exit: status of the command, negative for a signal; None if it had to be ended.
         incidents: those that stand; `recovered` stood for a time.
         seconds: how long the case took in all.
+        lag: seconds by which the collector's ticks were behind when it was asked last.
         after: seconds from the end of the command (or its start, if it hangs) to the opening of the incident.
     """
 
@@ -42,6 +45,7 @@ class Outcome:
     settled: bool = False
     seconds: float = 0.0
     after: float | None = None
+    lag: float = 0.0
     output: str = ""
 
 
@@ -117,8 +121,10 @@ class Runner:
             time.sleep(0.5 if case.hangs else 0.1)
 
     def _ask(self, outcome: Outcome, place: Path, started: int, *, settle: bool) -> None:
-        deadline = time.monotonic() + (SETTLE if settle else 0)
+        enough = time.time_ns() + round((SETTLE if settle else 0) * SECOND)
+        deadline = time.monotonic() + (LAG if settle else 0)
         while True:
+            seen = time.time_ns()
             outcome.sessions = self._sessions(place, started)
             outcome.incidents, outcome.recovered, settled = [], [], []
             for session in outcome.sessions:
@@ -126,8 +132,10 @@ class Runner:
                 outcome.incidents += answer["incidents"]
                 outcome.recovered += answer["recovered"]
                 settled.append(bool(answer["settled"]))
+                seen = min(seen, answer["as_of_ns"])
             outcome.settled = bool(settled) and all(settled)
-            if outcome.settled or time.monotonic() > deadline:
+            outcome.lag = (time.time_ns() - seen) / SECOND
+            if outcome.settled or seen > enough or time.monotonic() > deadline:
                 return
             time.sleep(0.5)
 

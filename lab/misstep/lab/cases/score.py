@@ -62,6 +62,7 @@ def row(one: Score) -> str:
     got = " | ".join(map(verdict, outcome.incidents)) or "silence"
     notes = f" (+{len(outcome.recovered)} recovered)" if outcome.recovered else ""
     notes += "" if outcome.settled or outcome.case.hangs else " (never settled)"
+    notes += f" (diagnosis {outcome.lag:.0f} s behind)" if outcome.lag > 5 else ""
     if not one.exit:
         notes += f" (exit {outcome.exit}, expected {'none' if outcome.case.hangs else outcome.case.exit})"
     after = f"{outcome.after:6.1f}" if outcome.after is not None else "     -"
