@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,15 @@ DATA = Path(__file__).parent.parent / "data" / "diagnosis"
 class FakeView:
     """Rows received before `until`."""
 
-    def __init__(self, rows: Iterable[LogRow], samples: Sequence[tuple[str, dict[str, str], int, float]] = (), until: int | None = None) -> None:
-        self.rows = sorted((r for r in rows if until is None or r.received < until), key=lambda r: (r.seq, r.row))
+    def __init__(
+        self,
+        rows: Iterable[LogRow],
+        samples: Sequence[tuple[str, dict[str, str], int, float]] = (),
+        until: int | None = None,
+    ) -> None:
+        self.rows = sorted(
+            (r for r in rows if until is None or r.received < until), key=lambda r: (r.seq, r.row)
+        )
         self._samples = [one for one in samples if until is None or one[2] < until]
         self.queries = 0
 
@@ -68,13 +76,25 @@ class FakeView:
         found = self.logs(**filters)
         return dict(Counter(str(getattr(r, by)) if by else "" for r in found))
 
-    def samples(self, name: str, labels: Mapping[str, str] = {}, *, since: int | None = None, until: int | None = None) -> list[SeriesSamples]:  # noqa: B006
+    def samples(
+        self, name: str, labels: Mapping[str, str] = {}, *, since: int | None = None, until: int | None = None
+    ) -> list[SeriesSamples]:  # noqa: B006
         grouped: dict[tuple[tuple[str, str], ...], list[tuple[int, float]]] = {}
         for metric, have, ts, value in self._samples:
-            if metric == name and all(have.get(k) == v for k, v in labels.items()) and (since is None or ts >= since) and (until is None or ts < until):
+            if (
+                metric == name
+                and all(have.get(k) == v for k, v in labels.items())
+                and (since is None or ts >= since)
+                and (until is None or ts < until)
+            ):
                 grouped.setdefault(tuple(sorted(have.items())), []).append((ts, value))
         return [
-            SeriesSamples(name, dict(key), np.array([ts for ts, _ in points], dtype=np.int64), np.array([v for _, v in points]))
+            SeriesSamples(
+                name,
+                dict(key),
+                np.array([ts for ts, _ in points], dtype=np.int64),
+                np.array([v for _, v in points]),
+            )
             for key, points in sorted(grouped.items())
         ]
 
@@ -85,20 +105,42 @@ class FakeView:
             end = next((r for r in self.rows if r.session == name and r.event == "session.end"), None)
             heard = max(r.received for r in self.rows if r.session == name)
             started = min(r.ts for r in self.rows if r.session == name)
-            found.append(SessionRow(name, "ray", "ray", started, end.ts if end else None, heard, end.state if end else "live", {}))
+            found.append(
+                SessionRow(
+                    name,
+                    "ray",
+                    "ray",
+                    started,
+                    end.ts if end else None,
+                    heard,
+                    end.state if end else "live",
+                    {},
+                )
+            )
         return found
 
-    def entities(self, *, session: str | None = None, kind: str | None = None, ids: Sequence[str] = ()) -> list[EntityRow]:
+    def entities(
+        self, *, session: str | None = None, kind: str | None = None, ids: Sequence[str] = ()
+    ) -> list[EntityRow]:
         return []
 
-    def relations(self, *, session: str | None = None, source: str | None = None, target: str | None = None, at: int | None = None) -> list[RelationRow]:
+    def relations(
+        self,
+        *,
+        session: str | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        at: int | None = None,
+    ) -> list[RelationRow]:
         return []
 
 
 class Replay:
     """A captured session, diagnosed second by second as the collector does it."""
 
-    def __init__(self, info: dict[str, Any], rows: list[LogRow], samples: list[tuple[str, dict[str, str], int, float]]) -> None:
+    def __init__(
+        self, info: dict[str, Any], rows: list[LogRow], samples: list[tuple[str, dict[str, str], int, float]]
+    ) -> None:
         self.info = info
         self.session = str(info["session"])
         self.rows = rows
@@ -109,7 +151,9 @@ class Replay:
         end = last or max(r.received for r in self.rows) // SECOND * SECOND + extra * SECOND
         return list(range(first, end + 1, SECOND))
 
-    def run(self, *, extra: int = 12, each: Callable[[int, list[Incident]], None] | None = None) -> list[Incident]:
+    def run(
+        self, *, extra: int = 12, each: Callable[[int, list[Incident]], None] | None = None
+    ) -> list[Incident]:
         incidents: list[Incident] = []
         for at in self.ticks(extra=extra):
             view = FakeView(self.rows, self.samples, at)
@@ -117,6 +161,15 @@ class Replay:
             if each:
                 each(at, incidents)
         return incidents
+
+    def at(self, at: int, previous: list[Incident]) -> list[Incident]:
+        return diagnose(FakeView(self.rows, self.samples, at), self.session, at, previous)
+
+    def shuffled(self, random: Random) -> Replay:
+        """The same rows, in another order within each second of their arrival."""
+        order = sorted(self.rows, key=lambda row: (row.received // SECOND, random.random()))
+        rows = [row._replace(seq=place, row=0) for place, row in enumerate(order, 1)]
+        return Replay(self.info, rows, self.samples)
 
     def without(self, drop: Callable[[LogRow], bool]) -> Replay:
         return Replay(self.info, [r for r in self.rows if not drop(r)], self.samples)

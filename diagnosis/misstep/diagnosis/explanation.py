@@ -29,6 +29,7 @@ _ROOTS = (
     "task.lost_node",
 )
 _STILL = 10 * SECOND
+_FATE = SECOND // 2
 _NEAR = 5 * SECOND
 _WAKE = 120 * SECOND
 """So long after a death or a lost node, objects that are missing are its doing."""
@@ -102,25 +103,26 @@ def _after_the_end(cases: list[Case], context: Context) -> list[Case]:
     running = any(outcome.state == "running" for outcome in context.outcomes)
     kept = []
     for case in cases:
-        told = any(one.facts.get("told") for one in case.observations)
-        mine = [outcome for outcome in over if outcome.job == case.job or not case.job]
-        if (
-            case.all("raylet.ended", "node.died")
-            and over
-            and not running
-            and all(case.onset >= outcome.ended for outcome in over)
-        ):
+        cluster = bool(case.all("raylet.ended", "node.died"))
+        if cluster and over and not running and all(_behind(case, outcome) for outcome in over):
             continue
+        mine = [outcome for outcome in over if outcome.job == case.job]
+        told = any(one.facts.get("told") for one in case.observations)
         if (
             mine
             and case.job
             and not told
-            and all(case.onset >= outcome.ended for outcome in mine)
             and not case.all("task.raised")
+            and all(_behind(case, outcome) for outcome in mine)
         ):
             continue
         kept.append(case)
     return kept
+
+
+def _behind(case: Case, outcome: Outcome) -> bool:
+    """Whether a case began when a driver had ended; what shares the fate of a killed driver may be recorded first."""
+    return case.onset >= outcome.ended - (_FATE if outcome.signal else 0)
 
 
 def _into_nodes(cases: list[Case], context: Context) -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from misstep.core import names
 from misstep.diagnosis.case import Case
 from misstep.diagnosis.detectors.crash_report import crash_report
 from misstep.diagnosis.detectors.deaths import process_link
@@ -68,30 +69,23 @@ def suspect(window: Window, roster: Roster, outcome: Outcome) -> Observation | N
 
     At a driver's end Ray stops every worker, by exit code 1 or SIGKILL; before that only the culprit ends.
     """
-    best = None
     rows = window.rows(
         "process.exit",
         states=("exited", "killed"),
         since=outcome.ended - 15 * SECOND,
         until=outcome.ended + 2 * SECOND,
     )
-    workers = [
-        row
-        for row in rows
-        if role_of(window, row) in ("ray_worker", "")
-        and row.attributes.get("process.pid") != str(outcome.pid)
-    ]
-    for row in workers:
-        signal, code = ending(row)
-        early = row.ts < outcome.ended - 200_000_000
-        if signal in CRASHES or (code not in (None, 0, 1)) or (early and (signal or code == 1)):
-            best = row
-            if signal in CRASHES:
-                break
+    ends = [(row, *ending(row)) for row in rows if role_of(window, row) == "ray_worker"]
+    ends = [(row, signal, code) for row, signal, code in ends if signal or code]
+    crashes = [row for row, signal, _ in ends if signal in CRASHES]
+    odd = [row for row, _, code in ends if code not in (None, 1)]
+    best = next(
+        iter([*crashes, *odd, *(row for row, _, _ in ends if row.ts < outcome.ended - SECOND // 5)]), None
+    )
     if best is None:
         return None
     signal, code = ending(best)
-    pid = int(best.attributes.get("process.pid", "0"))
+    pid = int(best.attributes.get(names.PID, "0"))
     worker = roster.worker_of(pid, best.ts)
     return Observation(
         kind="process.ended",

@@ -18,6 +18,7 @@ _RAY_HEAD = re.compile(
 )
 _RAY_HEAD_BARE = re.compile(r"ray::(?P<name>[\w.<>]+)\(\)\s*$")
 _RAISED = re.compile(r"^(?P<type>[A-Za-z_][\w.]*?)(?:\((?P<inner>[\w.]+)\))?(?:: (?P<message>.*))?$")
+_SAID = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)(?:\([\w.]+\))?(?::|$)")
 _MARKS = re.compile(r"^[\s^~]*$")
 _CHAINED = re.compile(
     r"^(?:The above exception was the direct cause of the following exception:"
@@ -134,13 +135,21 @@ RAY_ERRORS = frozenset(
 def _sections(lines: list[str]) -> list[Raised]:
     """Split one block at Ray's headings (``ray::load() (pid=…)``) and read each part."""
     parts: list[tuple[re.Match[str] | None, list[str]]] = [(None, [])]
+    framed = said = False  # of the current part: frames were seen, and behind them what was raised
     for line in lines:
-        head = _RAY_HEAD.search(line) or _RAY_HEAD_BARE.search(line)
-        if head is not None and not _FRAME.match(line):
+        frame = _FRAME.match(line)
+        head = None if frame else _RAY_HEAD.search(line) or _RAY_HEAD_BARE.search(line)
+        if head is not None:
             parts[-1][1].append(line[: head.start()].rstrip())
             parts.append((head, []))
-        else:
-            parts[-1][1].append(line)
+            framed = said = False
+            continue
+        if frame and said:
+            parts.append((None, []))
+            said = False
+        parts[-1][1].append(line)
+        framed = framed or bool(frame)
+        said = said or (framed and not line.startswith("Traceback") and bool(_SAID.match(line)))
     chain = []
     for position, (head, body) in enumerate(parts):
         raised = _section(head, body, last=position == len(parts) - 1)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from misstep.diagnosis.case import Case
 from misstep.diagnosis.catalogue import Cause
 from misstep.diagnosis.coverage import Gap
 from misstep.diagnosis.entries import BY_ID
 from misstep.diagnosis.explanation import Explanation
 from misstep.diagnosis.observation import Evidence, Observation, of_rows
-from misstep.diagnosis.window import SECOND, entity_id, transitions
+from misstep.diagnosis.window import SECOND, transitions
 
 _STEPS = 12
 _FAILED = (
@@ -55,8 +55,16 @@ def content(explanation: Explanation) -> dict[str, Any]:
         "job": case.job,
         "when": explanation.context.clock(case.onset),
         "fault": f"{cause.id}/{claim.key}/{case.job}",
-        "subjects": sorted(case.links)[:100],
+        "subjects": sorted(_subjects(explanation))[:100],
     }
+
+
+def _subjects(explanation: Explanation) -> set[str]:
+    """The links of the case, and the driver that it failed: a later tick may know better why that driver failed."""
+    outcome = explanation.context.failed
+    return explanation.case.links | (
+        {f"driver/{outcome.job or outcome.pid}"} if outcome is not None else set()
+    )
 
 
 def chain(explanation: Explanation) -> list[dict[str, Any]]:
@@ -123,8 +131,6 @@ def _start(explanation: Explanation, before: int) -> dict[str, Any] | None:
 
 def _nanoseconds(text: str) -> int:
     """RFC 3339 with up to nine decimals, as Ray writes it, in Unix nanoseconds; 0 if it is none."""
-    from datetime import UTC, datetime
-
     whole, _, fraction = text.rstrip("Z").partition(".")
     try:
         seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
@@ -207,15 +213,6 @@ def _impact(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def case_of(explanation: Explanation) -> Case:
-    """The case that was explained."""
-    return explanation.case
-
-
 def tasks_waiting(blamed: list[dict[str, Any]]) -> list[str]:
     """Entities of the tasks that an incident says wait."""
-    return [
-        f"task/{entity_id('/' + str(id)) or id}"
-        for entity in blamed
-        for id in entity.get("attributes", {}).get("tasks", [])
-    ]
+    return [f"task/{id}" for entity in blamed for id in entity.get("attributes", {}).get("tasks", [])]

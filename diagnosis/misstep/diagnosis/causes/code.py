@@ -10,6 +10,9 @@ from misstep.diagnosis.causes.subject import times
 from misstep.diagnosis.context import Context
 from misstep.diagnosis.detectors.driver import Outcome
 
+_LAST_WORDS = 1.5
+"""Seconds in which what a driver said last may still be on its way."""
+
 _RAISED = ("task.raised", "actor.init_failed", "worker.init_failed")
 
 
@@ -175,6 +178,7 @@ def driver_exit(case: Case, ctx: Context) -> Claim | None:
         score=0.7,
         decisive=(ended,),
         key=f"driver/{outcome.pid}",
+        ripe=ctx.since(case) >= _LAST_WORDS,
         impact="the job failed",
     )
 
@@ -196,6 +200,7 @@ def job_failed(case: Case, ctx: Context) -> Claim | None:
         action=["run it again under `misstep run -- …`, which keeps the driver's last words"],
         score=0.2,
         decisive=(ended,),
+        ripe=ctx.since(case) >= _LAST_WORDS,
         key=f"job/{outcome.job or outcome.pid}",
         impact="the job failed",
     )

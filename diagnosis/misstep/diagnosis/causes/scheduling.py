@@ -6,7 +6,8 @@ from misstep.diagnosis.case import Case
 from misstep.diagnosis.catalogue import Blamed, Claim
 from misstep.diagnosis.causes.subject import times
 from misstep.diagnosis.context import Context
-from misstep.diagnosis.detectors.placement import amounts
+from misstep.diagnosis.detectors.placement import HELD, amounts
+from misstep.diagnosis.window import SECOND
 
 
 def infeasible_resources(case: Case, ctx: Context) -> Claim | None:
@@ -24,7 +25,7 @@ def infeasible_resources(case: Case, ctx: Context) -> Claim | None:
         or tuple((node.name, node.resources) for node in ctx.roster.nodes.values() if not node.ended)
     )
     name = told.name.partition(" ")[2]
-    kind = told.name.partition(" ")[0]
+    kind = str(facts.get("kind") or told.name.partition(" ")[0])
     have = (
         "; ".join(f"{node} has {_relevant(resources, asked)}" for node, resources in nodes[:4])
         or "no node is known"
@@ -38,7 +39,13 @@ def infeasible_resources(case: Case, ctx: Context) -> Claim | None:
         "tasks": list(facts.get("tasks", ())),
         "calls": facts.get("calls", ""),
     }
-    id = str(facts.get("actor") or "") if kind == "actor" else told.entity.partition("/")[2]
+    id = (
+        str(facts.get("actor") or "")
+        if kind == "actor"
+        else told.entity.partition("/")[2]
+        if told.entity.startswith("task/")
+        else ""
+    )
     count = told.count
     blamed = [Blamed(kind, id, name, {key: value for key, value in attributes.items() if value})]
     blamed += [
@@ -80,7 +87,6 @@ def resources_held(case: Case, ctx: Context) -> Claim | None:
         f"{times(count, holder, holder + 's') if count > 1 else holder} ({amounts({k: v for k, v in held.items() if k in asked})})"
         for holder, count, held, _ in holders
     )
-    seconds = (ctx.at - told.ts) / 1e9
     first = holders[0]
     nested = bool(facts["nested"])
     doing = "which wait for it in turn" if nested else "which sit idle and keep them"
@@ -94,7 +100,7 @@ def resources_held(case: Case, ctx: Context) -> Claim | None:
             Blamed(holder_kind, str(first[3]), holder_name, {"holds": dict(first[2]), "count": first[1]}),
         ],
         title=f"{told.name} waits for {amounts(asked)} that {first[0]} holds",
-        sentence=f"{times(facts['waiting'], 'task or actor has', 'tasks or actors have')} waited {seconds:.0f} s, {told.name} first, for {amounts(asked)}; the cluster's {amounts(total)} "
+        sentence=f"{times(facts['waiting'], 'task or actor has', 'tasks or actors have')} waited for more than {HELD // SECOND} s, {told.name} first, for {amounts(asked)}; the cluster's {amounts(total)} "
         f"{'is' if len(total) == 1 else 'are'} held by {who}, {doing}. Nothing has moved since.",
         action=[
             f"let {first[0]} hold less (num_cpus=0 if it only waits), or start fewer of them"

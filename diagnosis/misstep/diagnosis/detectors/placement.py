@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from misstep.diagnosis.detectors.progress import progressed, running
 from misstep.diagnosis.observation import Observation, of_rows
@@ -17,6 +18,7 @@ HELD = 15 * SECOND
 """So long nothing may start or end before waiting counts as being stuck."""
 
 _SEEN = 30 * SECOND
+_DEMANDED = 60 * SECOND
 _WAITS = ("PENDING_NODE_ASSIGNMENT",)
 _BEYOND = (
     "SUBMITTED_TO_WORKER", "PENDING_ACTOR_TASK_ARGS_FETCH", "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY", "GETTING_AND_PINNING_ARGS",
@@ -44,7 +46,75 @@ def infeasible(
     ):
         if not any(fits(task.resources, node.resources) for node in offers):
             found.setdefault(label(roster, task), []).append((task, row))
-    return [_infeasible(roster, name, members, offers) for name, members in found.items()]
+    seen = [_infeasible(roster, name, members, offers) for name, members in found.items()]
+    known = [dict(one.facts["asked"]) for one in seen]
+    return seen + [
+        one for one in demanded(window, stands=stands, until=end) if dict(one.facts["asked"]) not in known
+    ]
+
+
+def demanded(window: Window, *, stands: int, until: int) -> list[Observation]:
+    """Demands that Ray's own autoscaler calls impossible: placement groups, and what no event told of.
+
+    Ray's dashboard is asked every few seconds, so that a demand counts as standing while every answer holds it.
+    """
+    rows = window.rows("ray.demand", since=until - _DEMANDED, until=until + 1)
+    if not rows:
+        return []
+    found = []
+    newest = rows[-1]
+    for pending in _impossible(window, newest):
+        first = newest
+        for row in reversed(rows):
+            if not any(_same(pending, other) for other in _impossible(window, row)):
+                break
+            first = row
+        if until - first.ts >= stands:
+            found.append(_demand(window, pending, first))
+    return found
+
+
+def _impossible(window: Window, row: LogRow) -> list[dict[str, Any]]:
+    pending = window.body(row).get("pending")
+    return (
+        [one for one in pending if isinstance(one, dict) and one.get("fits") is False]
+        if isinstance(pending, list)
+        else []
+    )
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.get("resources") == other.get("resources") and one.get("what") == other.get("what")
+
+
+def _demand(window: Window, pending: dict[str, Any], row: LogRow) -> Observation:
+    asked = {str(key): float(value) for key, value in sorted((pending.get("resources") or {}).items())}
+    group = pending.get("what") == "placement_groups"
+    bundles = int(pending.get("bundles") or 1)
+    nodes = tuple(
+        (str(one.get("name") or "node"), dict(one.get("resources") or {}))
+        for one in window.body(row).get("nodes") or []
+    )
+    name = "a placement group" if group else "a task or actor"
+    return Observation(
+        kind="placement.infeasible",
+        entity=window.session and f"session/{window.session}",
+        name=name,
+        ts=row.ts,
+        statement=f"asks for {f'{bundles} bundles of ' if bundles > 1 else ''}{amounts(asked)}, which no node has",
+        source="ray_api",
+        links=frozenset({f"waits/{name}/{amounts(asked)}"}),
+        facts={
+            "kind": "group" if group else "task",
+            "asked": asked,
+            "lacking": tuple(sorted(pending.get("lacking") or asked)),
+            "nodes": nodes,
+            "bundles": bundles,
+            "strategy": str(pending.get("strategy") or ""),
+        },
+        evidence=of_rows([row]),
+        count=int(pending.get("waiting") or 1),
+    )
 
 
 def _infeasible(

@@ -137,6 +137,8 @@ def role_of(window: Window, row: LogRow) -> str:
         command = start.attributes.get(names.COMMAND, "") or start.attributes.get(names.PROCESS_TITLE, "")
         program = command.split(" ", 1)[0].rsplit("/", 1)[-1]
         role = role or {"raylet": "raylet", "gcs_server": "gcs"}.get(program, "")
+        if not role and (command.startswith("ray::") or "/default_worker.py" in command):
+            role = "ray_worker"
     return role
 
 
@@ -155,6 +157,12 @@ def _node_of(window: Window, roster: Roster, row: LogRow) -> str:
                 node = candidate.id
             if not node and candidate.row is not None and f"--node-name={candidate.name}" in command:
                 node = candidate.id
+    for worker in window.rows(
+        "process.start", attributes={names.PARENT_PID: row.attributes.get(names.PID, "")}
+    ):
+        node = node or worker.attributes.get(
+            names.RAY_NODE, ""
+        )  # a raylet's workers carry its node in their environment
     if node:
         return node
     alive = [
