@@ -152,7 +152,7 @@ class Demo:
                     continue
                 self._narration.timeline(self._client.get("timeline", session=session)["entries"])
                 answer = self._client.get("incidents", session=session)
-                steady.see(answer["incidents"])
+                steady.see(answer)
                 self._narration.waiting(self._what_is_awaited(job, answer["incidents"]))
                 if self._final(job, answer, steady) or answer["as_of_ns"] > enough:
                     return Verdict(answer["incidents"], self._watch.instant, job)
@@ -228,21 +228,22 @@ class Demo:
 
 
 class _Steady:
-    """For how long the incidents have named the same causes and entities."""
+    """For how long the incidents have named the same causes and entities, by the collector's ticks."""
 
     def __init__(self) -> None:
         self._named: object = None
-        self._since = time.monotonic()
+        self._since = self._now = 0
 
-    def see(self, incidents: list[dict[str, Any]]) -> None:
+    def see(self, answer: Mapping[str, Any]) -> None:
         """Take the newest answer."""
-        named = [(i["id"], i["cause"], i["blamed"][:1]) for i in incidents]
+        named = [(i["id"], i["cause"], i["blamed"][:1]) for i in answer["incidents"]]
+        self._now = int(answer["as_of_ns"])
         if named != self._named:
-            self._named, self._since = named, time.monotonic()
+            self._named, self._since = named, self._now
 
     def seconds(self) -> float:
         """Since the last change."""
-        return time.monotonic() - self._since
+        return (self._now - self._since) / SECOND
 
 
 def _show(verdict: Verdict, scenario: Scenario, render: Render, as_json: bool, color: bool) -> None:

@@ -33,6 +33,7 @@ class Outcome:
         exit: status of the command, negative for a signal; None if it had to be ended.
         incidents: those that stand; `recovered` stood for a time.
         seconds: how long the case took in all.
+        seen: the collector's tick when it was asked last, Unix nanoseconds.
         lag: seconds by which the collector's ticks were behind when it was asked last.
         after: seconds from the end of the command (or its start, if it hangs) to the opening of the incident.
     """
@@ -45,6 +46,7 @@ class Outcome:
     settled: bool = False
     seconds: float = 0.0
     after: float | None = None
+    seen: int = 0
     lag: float = 0.0
     output: str = ""
 
@@ -104,7 +106,7 @@ class Runner:
 
     def _attend(self, process: subprocess.Popen[bytes], case: Case, place: Path, started: int) -> None:
         """Return when the command has ended, hangs with a steady verdict, or its time is up."""
-        begun, steady_since, named = time.monotonic(), 0.0, ""
+        begun, steady_since, named = time.monotonic(), 0, ""
         while process.poll() is None and (now := time.monotonic()) - begun < case.limit:
             if case.interrupt and now - begun > case.interrupt:
                 os.killpg(process.pid, signal.SIGINT)
@@ -115,8 +117,8 @@ class Runner:
                 self._ask(outcome, place, started, settle=False)
                 text = str([(i["cause"], i["blamed"][:1]) for i in outcome.incidents])
                 if text != named:
-                    named, steady_since = text, now
-                elif outcome.incidents and now - steady_since > STEADY:
+                    named, steady_since = text, outcome.seen
+                elif outcome.incidents and outcome.seen - steady_since > STEADY * SECOND:
                     return
             time.sleep(0.5 if case.hangs else 0.1)
 
@@ -124,7 +126,7 @@ class Runner:
         enough = time.time_ns() + round((SETTLE if settle else 0) * SECOND)
         deadline = time.monotonic() + (LAG if settle else 0)
         while True:
-            seen = time.time_ns()
+            outcome.seen = time.time_ns()
             outcome.sessions = self._sessions(place, started)
             outcome.incidents, outcome.recovered, settled = [], [], []
             for session in outcome.sessions:
@@ -132,10 +134,10 @@ class Runner:
                 outcome.incidents += answer["incidents"]
                 outcome.recovered += answer["recovered"]
                 settled.append(bool(answer["settled"]))
-                seen = min(seen, answer["as_of_ns"])
+                outcome.seen = min(outcome.seen, answer["as_of_ns"])
             outcome.settled = bool(settled) and all(settled)
-            outcome.lag = (time.time_ns() - seen) / SECOND
-            if outcome.settled or seen > enough or time.monotonic() > deadline:
+            outcome.lag = (time.time_ns() - outcome.seen) / SECOND
+            if outcome.settled or outcome.seen > enough or time.monotonic() > deadline:
                 return
             time.sleep(0.5)
 
