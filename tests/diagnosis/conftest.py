@@ -72,6 +72,10 @@ class FakeView:
             found = found[-limit:] if newest else found[:limit]
         return found
 
+    def position(self) -> tuple[int, int]:
+        last = self.rows[-1] if self.rows else None
+        return (last.seq, last.received) if last else (0, 0)
+
     def count_logs(self, *, by: str = "", **filters: Any) -> dict[str, int]:
         found = self.logs(**filters)
         return dict(Counter(str(getattr(r, by)) if by else "" for r in found))

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from misstep.collector.telemetry import Stopwatch, Telemetry
 from misstep.core.clock import SECOND, Clock
 from misstep.core.errors import StorageError
-from misstep.diagnosis import Incident
+from misstep.diagnosis import Incident, Recall
 from misstep.store.store import Store
 from misstep.store.view import View
 
-Diagnose = Callable[[View, str, int, Sequence[Incident]], list[Incident]]
+Diagnose = Callable[[View, str, int, Sequence[Incident], Recall], list[Incident]]
 
 QUIET_SECONDS = 120
 """A session of which nothing was received for so long is diagnosed no further until it is heard of again."""
@@ -49,6 +49,7 @@ class Ticker(threading.Thread):
         self._stop_asked = threading.Event()
         self._known: dict[str, dict[str, str]] = {}
         self._failures: dict[str, str] = {}
+        self._recalls: dict[str, Recall] = {}
         self._recorded = store.last_tick()
         self._tick = self._recorded
         telemetry.tick_lag_seconds.set_function(self._lag)
@@ -100,6 +101,7 @@ class Ticker(threading.Thread):
         watch = Stopwatch()
         view = self._store.view(until=at)
         active = [s.session for s in view.sessions() if s.heard >= at - QUIET_SECONDS * SECOND]
+        self._recalls = {session: self._recalls.get(session) or Recall() for session in active}
         found = {session: self._of_session(view, session, at) for session in sorted(active)}
         changed = [
             (id, session, text)
@@ -120,7 +122,7 @@ class Ticker(threading.Thread):
     def _of_session(self, view: View, session: str, at: int) -> dict[str, str]:
         before = [Incident.from_json(text) for _, text in sorted(self._before(session).items())]
         try:
-            incidents = self._diagnose(view, session, at, before)
+            incidents = self._diagnose(view, session, at, before, self._recalls[session])
             texts = {incident.id: incident.to_json() for incident in incidents}
         except StorageError:
             raise
@@ -130,6 +132,7 @@ class Ticker(threading.Thread):
             if self._failures.get(session) != said:
                 _log.exception("diagnosis of %s failed; its incidents stay as they were", session)
             self._failures[session] = said
+            self._recalls.pop(session, None)
             return {}
         self._failures.pop(session, None)
         return texts

@@ -7,5 +7,6 @@ and is no consequence of something else becomes an incident.
 
 from misstep.diagnosis.diagnose import diagnose
 from misstep.diagnosis.incident import Incident
+from misstep.diagnosis.recall import Recall
 
-__all__ = ["Incident", "diagnose"]
+__all__ = ["Incident", "Recall", "diagnose"]

@@ -9,13 +9,16 @@ from misstep.diagnosis.context import Context
 from misstep.diagnosis.detectors.driver import Outcome
 from misstep.diagnosis.explanation import Explanation, explain
 from misstep.diagnosis.incident import ENDED, OPEN, RECOVERED, Incident, incident_id
+from misstep.diagnosis.recall import Recall
 from misstep.diagnosis.verdict import content, tasks_waiting
 from misstep.diagnosis.window import View, Window
 
 _MOVED = ("SUBMITTED_TO_WORKER", "RUNNING", "FINISHED")
 
 
-def diagnose(view: View, session: str, at: int, previous: Sequence[Incident]) -> list[Incident]:
+def diagnose(
+    view: View, session: str, at: int, previous: Sequence[Incident], recall: Recall | None = None
+) -> list[Incident]:
     """The incidents of a session at a tick.
 
     Args:
@@ -23,12 +26,13 @@ def diagnose(view: View, session: str, at: int, previous: Sequence[Incident]) ->
         session: ``site/kind/name/started``.
         at: the tick, a whole second in Unix nanoseconds.
         previous: what the tick before found.
+        recall: kept by the caller from tick to tick of a session; it saves time and changes nothing.
 
     Returns:
         Every incident of the session that was ever opened, in order of onset and id; the same input gives
         the same bytes.
     """
-    window = Window(view, session, at)
+    window = Window(view, session, at, recall)
     explanations, context = explain(window)
     known = sorted(previous, key=lambda one: (one.data["opened_ns"], one.id))
     found: list[Incident] = []

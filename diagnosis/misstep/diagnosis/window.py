@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from misstep.core.identity import Entity
+from misstep.diagnosis.recall import Question, Recall, question
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
 
 SECOND = 1_000_000_000
@@ -50,9 +51,14 @@ class View(Protocol):
         min_severity: int = 0,
         since: int | None = None,
         until: int | None = None,
+        after: tuple[int, int] | None = None,
         by: str = "",
     ) -> dict[str, int]:
         """How many pass, by a column."""
+        ...
+
+    def position(self) -> tuple[int, int]:
+        """Last journal position that the view sees, and when it was received."""
         ...
 
     def samples(
@@ -95,9 +101,12 @@ class Window:
         view: rows that were received before the tick.
         session: the session to look at.
         at: the tick, Unix nanoseconds.
+        recall: what earlier ticks of this session were answered.
     """
 
-    def __init__(self, view: View, session: str, at: int) -> None:
+    def __init__(self, view: View, session: str, at: int, recall: Recall | None = None) -> None:
+        self._recall = recall or Recall()
+        self._recall.begin(view)
         self.view = view
         self.session = session
         self.at = at
@@ -121,31 +130,25 @@ class Window:
         everywhere: bool = False,
     ) -> list[LogRow]:
         """Rows of the session by time (`everywhere`: of every session); without `since`, all of its life."""
-        attributes = attributes or {}
-        key = (
-            events, tuple(states), tuple(entities), tuple(sorted(attributes.items())), tuple(contains), plain,
-            since, until, limit, newest, everywhere,
+        asked = question(
+            None if everywhere else self.session, events, states, entities, attributes, contains, plain, limit, newest
         )  # fmt: skip
+        key = (asked, since, until)
         found = self._rows.get(key)
         if found is None:
-            found = self.view.logs(
-                session=None if everywhere else self.session,
-                events=events,
-                states=states,
-                entities=entities,
-                attributes=attributes,
-                contains=contains,
-                plain=plain,
-                since=since,
-                until=until,
-                limit=limit,
-                newest=newest,
-            )
             found = sorted(
-                found, key=lambda row: (row.ts, row.event, row.entity, row.state, row.body, row.seq, row.row)
+                self._answer(asked, since, until),
+                key=lambda row: (row.ts, row.event, row.entity, row.state, row.body, row.seq, row.row),
             )
             self._rows[key] = found
         return found
+
+    def _answer(self, asked: Question, since: int | None, until: int | None) -> list[LogRow]:
+        if until is None:
+            return self._recall.rows(self.view, asked, since)
+        if asked.limit is not None:
+            return asked.ask(self.view, since, until=until)
+        return [row for row in self._recall.rows(self.view, asked, since) if row.ts < until]
 
     def count(
         self,

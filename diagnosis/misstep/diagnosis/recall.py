@@ -1,0 +1,149 @@
+"""Answers of earlier ticks that still hold, so that a tick costs what is new and not what is stored.
+
+Rows are only ever appended, in journal order: an answer stays true until rows with its event names come,
+and is then extended by those rows alone. Where that would not be exact (an answer that its limit cut) the
+question is asked anew. What a tick finds is the same with and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from misstep.diagnosis.window import View
+    from misstep.store.rows import LogRow
+
+FORGET_AFTER = 60
+"""Ticks for which an answer that nobody asks for is kept."""
+_WHOLE = 1 << 62
+
+
+class Question(NamedTuple):
+    """What rows are asked for, times aside; `session` None means every session."""
+
+    session: str | None
+    events: tuple[str, ...]
+    states: tuple[str, ...]
+    entities: tuple[str, ...]
+    attributes: tuple[tuple[str, str], ...]
+    contains: tuple[str, ...]
+    plain: bool | None
+    limit: int | None
+    newest: bool
+
+    def ask(
+        self,
+        view: View,
+        since: int | None,
+        *,
+        until: int | None = None,
+        after: tuple[int, int] | None = None,
+    ) -> list[LogRow]:
+        """The rows, in journal order."""
+        return view.logs(
+            session=self.session,
+            events=self.events,
+            states=self.states,
+            entities=self.entities,
+            attributes=dict(self.attributes),
+            contains=self.contains,
+            plain=self.plain,
+            since=since,
+            until=until,
+            after=after,
+            limit=self.limit,
+            newest=self.newest,
+        )
+
+
+class _Answer:
+    """Rows with ts >= `since`, complete up to the journal position `seq`."""
+
+    __slots__ = ("rows", "seq", "since", "used")
+
+    def __init__(self, rows: list[LogRow], since: int, seq: int, used: int) -> None:
+        self.rows = rows
+        self.since = since
+        self.seq = seq
+        self.used = used
+
+
+class Recall:
+    """The answers of one session's ticks, which must come in order of time."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Question, _Answer] = {}
+        self._newest: dict[str, int] = {}
+        self._seq = 0
+        self._tick = 0
+
+    def begin(self, view: View) -> None:
+        """A tick begins: learn which events have new rows."""
+        self._tick += 1
+        seq = view.position()[0]
+        if seq > self._seq:
+            for event in view.count_logs(by="event", after=(self._seq, _WHOLE)):
+                self._newest[event] = seq
+        self._seq = seq
+        idle = [
+            question for question, answer in self._answers.items() if answer.used + FORGET_AFTER < self._tick
+        ]
+        for question in idle:
+            del self._answers[question]
+
+    def rows(self, view: View, question: Question, since: int | None) -> list[LogRow]:
+        """The rows of a question with ts >= `since`, in journal order."""
+        start = since or 0
+        known = self._answers.get(question)
+        if known is None or start < known.since or not self._extend(view, question, known, start):
+            known = _Answer(question.ask(view, since), start, self._seq, self._tick)
+            self._answers[question] = known
+        known.used = self._tick
+        return [row for row in known.rows if row.ts >= start] if start > known.since else known.rows
+
+    def _extend(self, view: View, question: Question, known: _Answer, start: int) -> bool:
+        """Bring an answer up to date; False if it has to be asked anew."""
+        if question.limit is not None and len(known.rows) >= question.limit:
+            return self._untouched(question, known) and start == known.since
+        if self._untouched(question, known):
+            return True
+        if question.limit is not None:
+            return False
+        fresh = question.ask(view, start or None, after=(known.seq, _WHOLE))
+        known.rows = [row for row in known.rows if row.ts >= start] + fresh
+        known.since, known.seq = start, self._seq
+        return True
+
+    def _untouched(self, question: Question, known: _Answer) -> bool:
+        return all(self._newest.get(event, 0) <= known.seq for event in self._touching(question))
+
+    def _touching(self, question: Question) -> Sequence[str]:
+        if question.events:
+            return question.events
+        return ("",) if question.plain else tuple(self._newest)
+
+
+def question(
+    session: str | None,
+    events: Sequence[str],
+    states: Sequence[str],
+    entities: Sequence[str],
+    attributes: Mapping[str, str] | None,
+    contains: Sequence[str],
+    plain: bool | None,
+    limit: int | None,
+    newest: bool,
+) -> Question:
+    """A question that can be compared with earlier ones."""
+    return Question(
+        session,
+        tuple(events),
+        tuple(states),
+        tuple(entities),
+        tuple(sorted((attributes or {}).items())),
+        tuple(contains),
+        plain,
+        limit,
+        newest,
+    )
