@@ -1,6 +1,6 @@
 """Turns terminal output into an SVG: the same text gives the same bytes, on every machine.
 
-    FORCE_COLOR=1 COLUMNS=96 misstep diagnose | python docs/make_picture.py > docs/verdict.svg
+    FORCE_COLOR=1 COLUMNS=96 misstep demo | python docs/make_picture.py "make demo" > docs/verdict.svg
 
 Input is text with the ANSI styles that `misstep` uses (bold, dim, four colors); other escape sequences
 are dropped. The picture carries no script, font or link, so that every host of a README shows it.

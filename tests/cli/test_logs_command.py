@@ -104,11 +104,13 @@ def test_show_finds_by_name_and_prints_newest_first(ray: Any, capsys: Any) -> No
             entity("task/aaaa1111", 1, **{"ray.task.name": "tokenize"}),
             entity("task/bbbb2222", 2, **{"ray.task.name": "tokenize"}),
             entity("task/cccc3333", 3, **{"ray.task.name": "load"}),
+            entity("task/dddd4444", 0, **{"ray.task.name": "tokenize"}) | {"state": "FAILED"},
         ],
         "cursor": None,
     }
     assert main(["show", "task/tokenize", "--collector", ray.url]) == Exit.OK
     out = capsys.readouterr().out
+    assert out.startswith("task/dddd4444 · FAILED")
     assert out.index("task/bbbb2222 · RUNNING") < out.index("task/aaaa1111")
     assert "cccc3333" not in out
     assert ray.queries("entities")[0]["kind"] == ["task"]

@@ -24,6 +24,7 @@ MOST = 5
 """Entities of one name that are printed; a task's name may fit thousands."""
 LAST = 10
 """Records of each."""
+_FAILED = ("FAILED", "DEAD", "killed")
 PREFIX = 4
 """Letters of an id that are enough to name it."""
 
@@ -70,16 +71,23 @@ def run(arguments: argparse.Namespace) -> int:
     text = "\n\n".join(describe(e, records[e["entity"]], screen) for e in found[:MOST])
     print(text if screen.unicode else plain(text))
     if len(found) > MOST:
-        say(f"{len(found)} fit; the newest {MOST} are shown. Name one by its id: {found[MOST]['entity']}")
+        say(
+            f"{len(found)} fit; {MOST} are shown, what failed first. Name one by its id: {found[MOST]['entity']}"
+        )
     return Exit.OK
 
 
 def matching(entities: Sequence[Mapping[str, Any]], wanted: Entity) -> list[Mapping[str, Any]]:
-    """Those that have this id, else one of whose attributes says so, else whose id begins so; newest first."""
+    """Those that have this id, else one of whose attributes says so, else whose id begins so.
+
+    What failed comes first, then the newest.
+    """
     exact = [e for e in entities if e["entity"] == str(wanted)]
     named = [e for e in entities if wanted.id in e["attributes"].values()]
     begun = [e for e in entities if len(wanted.id) >= PREFIX and e["entity"].startswith(str(wanted))]
-    return sorted(exact or named or begun, key=lambda e: (-e["first_seen_ns"], e["entity"]))
+    return sorted(
+        exact or named or begun, key=lambda e: (e["state"] not in _FAILED, -e["first_seen_ns"], e["entity"])
+    )
 
 
 def describe(entity: Mapping[str, Any], records: Sequence[Mapping[str, Any]], screen: Terminal) -> str:
