@@ -169,6 +169,8 @@ def test_a_life(fleet: Fleet, sessions: RaySessions, context: Context, read: Cal
     assert sessions.locate(session, "ray_worker", NODE, os.getpid()).endswith(
         f"/{os.getpid()}/{pids.start_ticks(os.getpid())}"
     )
+    raylet = fleet.running[1].pid
+    assert sessions.locate(session, "raylet", NODE, 0).endswith(f"/{raylet}/{pids.start_ticks(raylet)}")
     assert sessions.locate(session, "ray_worker", "f" * 56, os.getpid()) == ""
     assert sessions.admit(os.geteuid())
     state = context.coverage.state("ray_events", session)

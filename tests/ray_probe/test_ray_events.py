@@ -119,7 +119,7 @@ def test_a_definition_finds_its_process(sample: Callable[[str], Any], read: Any)
     records = translate(sample("events.json"), read, locate=locate)
     worker = pick(records, "ray.worker.definition")
     assert worker.attributes[names.PROCESS_ENTITY] == f"process/h/{worker.attributes[names.PID]}/1"
-    assert {role for _, role, _, _ in asked} == {"ray_worker", "ray_driver"}
+    assert {role for _, role, _, _ in asked} == {"ray_worker", "ray_driver", "raylet"}
 
 
 def test_types_that_ray_does_not_send_yet(read: Any) -> None:

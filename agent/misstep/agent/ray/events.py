@@ -61,7 +61,9 @@ _NOBODY = "f" * 24
 _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 Locate = Callable[[str, str, str, int], str]
-"""(session, role, id of a Ray node, pid) → ``process/…`` when that process is on this machine, else empty."""
+"""(session, role, id of a Ray node, pid) → ``process/…`` when that process is on this machine, else empty.
+
+A node's own definition says no pid: there the role is ``raylet`` and the pid 0."""
 
 
 def nowhere(session: str, role: str, node: str, pid: int) -> str:
@@ -227,14 +229,16 @@ def _attribute(
 
 
 def _place(kind: Kind, inner: dict[str, Any], held: dict[str, Value], session: str, locate: Locate) -> None:
-    """Say which process a worker or driver is; once, where Ray declares it."""
+    """Say which process a worker, driver or node is; once, where Ray declares it."""
     if kind.event == "ray.worker.definition":
         role = "ray_driver" if inner.get("workerType") == "DRIVER" else "ray_worker"
     elif kind.event == "ray.job.definition":
         role = "ray_driver"
+    elif kind.event == "ray.node.definition":
+        role = "raylet"
     else:
         return
-    node, pid = held.get(names.RAY_NODE), held.get(names.PID)
+    node, pid = held.get(names.RAY_NODE), held.get(names.PID, 0)
     if isinstance(node, str) and isinstance(pid, int):
         process = locate(session, role, node, pid)
         if process:

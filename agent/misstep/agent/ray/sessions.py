@@ -123,11 +123,13 @@ class RaySessions:
             self._context.workload.name_cluster(name, cluster_name)
 
     def locate(self, session: str, role: str, node: str, pid: int) -> str:
-        """``process/…`` of a worker or driver of a session, when its Ray node is on this machine; else empty."""
+        """``process/…`` of a raylet, worker or driver of a session, when its Ray node is on this machine; else empty."""
         workload = self._context.workload
-        known = workload.find(pid)
         if not self._is_local(node):
             return ""
+        if role == "raylet":
+            pid = self._nodes.get(node, 0)
+        known = workload.find(pid)
         start = known.start if known is not None else pids.start_ticks(pid)
         if role == "ray_driver":
             self._adopt(pid, session)
@@ -236,6 +238,11 @@ class RaySessions:
             self._nodes[process.node] = pid
         one.processes[pid] = (process, start)
         workload.register(pid, session=session, role="gcs" if gcs else "raylet")
+        known = workload.find(pid)
+        if known is not None and process.node:
+            known.environment.setdefault(
+                "RAY_NODE_ID", process.node
+            )  # so that its exit says which node is lost
 
     def _watch(self, one: RaySession, now: int, monotonic: int, out: Records) -> None:
         if one.ended:
