@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from misstep.diagnosis import Incident, diagnose
+from misstep.diagnosis import Incident, Recall, diagnose
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
 
 SECOND = 1_000_000_000
@@ -42,7 +42,7 @@ class FakeView:
         events: Sequence[str] = (),
         entities: Sequence[str] = (),
         states: Sequence[str] = (),
-        attributes: Mapping[str, str] = {},  # noqa: B006
+        attributes: Mapping[str, str] = {},
         contains: Sequence[str] = (),
         plain: bool | None = None,
         min_severity: int = 0,
@@ -82,7 +82,7 @@ class FakeView:
 
     def samples(
         self, name: str, labels: Mapping[str, str] = {}, *, since: int | None = None, until: int | None = None
-    ) -> list[SeriesSamples]:  # noqa: B006
+    ) -> list[SeriesSamples]:
         grouped: dict[tuple[tuple[str, str], ...], list[tuple[int, float]]] = {}
         for metric, have, ts, value in self._samples:
             if (
@@ -156,12 +156,18 @@ class Replay:
         return list(range(first, end + 1, SECOND))
 
     def run(
-        self, *, extra: int = 12, each: Callable[[int, list[Incident]], None] | None = None
+        self,
+        *,
+        extra: int = 12,
+        each: Callable[[int, list[Incident]], None] | None = None,
+        remember: bool = True,
     ) -> list[Incident]:
         incidents: list[Incident] = []
+        recall = Recall()
         for at in self.ticks(extra=extra):
             view = FakeView(self.rows, self.samples, at)
-            incidents = [Incident.from_json(i.to_json()) for i in diagnose(view, self.session, at, incidents)]
+            found = diagnose(view, self.session, at, incidents, recall if remember else None)
+            incidents = [Incident.from_json(i.to_json()) for i in found]
             if each:
                 each(at, incidents)
         return incidents

@@ -74,6 +74,7 @@ class Recall:
 
     def __init__(self) -> None:
         self._answers: dict[Question, _Answer] = {}
+        self._nothing: dict[tuple[object, ...], tuple[int, int]] = {}
         self._newest: dict[str, int] = {}
         self._seq = 0
         self._tick = 0
@@ -101,6 +102,28 @@ class Recall:
             self._answers[question] = known
         known.used = self._tick
         return [row for row in known.rows if row.ts >= start] if start > known.since else known.rows
+
+    def count(
+        self,
+        view: View,
+        session: str,
+        events: tuple[str, ...],
+        states: tuple[str, ...],
+        since: int | None,
+        until: int | None,
+        by: str,
+    ) -> dict[str, int]:
+        """How many rows there are; that there were none is remembered."""
+        key = (session, events, states)
+        start, seq = self._nothing.get(key, (0, -1))
+        if seq >= 0 and (since or 0) >= start and all(self._newest.get(event, 0) <= seq for event in events):
+            return {}
+        found = view.count_logs(
+            session=session, events=events, states=states, since=since, until=until, by=by
+        )
+        if until is None and not any(found.values()):
+            self._nothing[key] = (since or 0, self._seq)
+        return found
 
     def _extend(self, view: View, question: Question, known: _Answer, start: int) -> bool:
         """Bring an answer up to date; False if it has to be asked anew."""

@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from misstep.core.identity import Entity
+from misstep.diagnosis.ledger import LOOKBACK
 from misstep.diagnosis.recall import Question, Recall, question
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
-
-SECOND = 1_000_000_000
-LOOKBACK = 15 * 60 * SECOND
-"""How far back a tick looks for what it does not know yet; what is older lives on in its incident."""
 
 
 class View(Protocol):
@@ -159,9 +156,7 @@ class Window:
         by: str = "",
     ) -> dict[str, int]:
         """How many rows of the session pass."""
-        return self.view.count_logs(
-            session=self.session, events=events, states=states, since=since, until=until, by=by
-        )
+        return self._recall.count(self.view, self.session, events, tuple(states), since, until, by)
 
     def body(self, row: LogRow) -> dict[str, Any]:
         """The row's body as JSON; empty if it is none."""
