@@ -26,8 +26,10 @@ POOL = "pool"
 """Custom resource of the worker node; what asks for it runs there."""
 OBJECT_STORE = 100_000_000
 """Bytes of each node's object store."""
-PATIENCE = 90.0
-"""Seconds until a cluster that does not come up is an error; it takes 8-15 on two cores."""
+PATIENCE = 150.0
+"""Seconds until a cluster that does not come up is an error; it takes 8-15 on two idle cores."""
+ATTEMPTS = 3
+"""Starts of the worker node: Ray gives a raylet 30 s to register, and an overloaded machine may take longer."""
 WORKER_PORTS = 100
 """Ports for the workers of each node."""
 
@@ -88,15 +90,11 @@ class Cluster:
         self._say(f"Starting Ray: {HEAD} (head)")
         self._start_node(HEAD, self._head_options(), {})
         self._wait(self._gcs_listens, deadline)
-        self._say(f"Starting Ray: {WORKER} (worker)")
-        extra: dict[str, str] = {}
-        if self._memory_threshold is not None:
-            extra = {
-                "RAY_memory_monitor_refresh_ms": "250",
-                "RAY_memory_usage_threshold": f"{self._memory_threshold():.4f}",
-            }
-        self._start_node(WORKER, self._worker_options(), extra)
-        self._wait(self._both_alive, deadline)
+        for attempt in range(ATTEMPTS):
+            self._say(f"Starting Ray: {WORKER} (worker)" + (", once more" if attempt else ""))
+            self._start_node(WORKER, self._worker_options(), self._monitor_options())
+            if self._wait(self._both_alive, deadline, again=attempt < ATTEMPTS - 1):
+                return
 
     def kill_raylet(self, node: str) -> int:
         """SIGKILL a node's raylet, as a machine that vanishes would; returns when, Unix nanoseconds."""
@@ -124,6 +122,14 @@ class Cluster:
             "--include-log-monitor=false",
         ]
 
+    def _monitor_options(self) -> dict[str, str]:
+        if self._memory_threshold is None:
+            return {}
+        return {
+            "RAY_memory_monitor_refresh_ms": "250",
+            "RAY_memory_usage_threshold": f"{self._memory_threshold():.4f}",
+        }
+
     def _start_node(self, name: str, options: list[str], extra: Mapping[str, str]) -> None:
         first = self._worker_ports[name == WORKER]
         argv = [
@@ -135,10 +141,13 @@ class Cluster:
         ]  # fmt: skip
         self._pids[name] = self._home.start(name, argv, self._environment | dict(extra))
 
-    def _wait(self, ready: Callable[[], bool], deadline: float) -> None:
+    def _wait(self, ready: Callable[[], bool], deadline: float, *, again: bool = False) -> bool:
+        """Return when it is ready; False if the worker node ended and may be started again."""
         while not ready():
             for name, pid in self._pids.items():
                 if not alive(pid):
+                    if again and name == WORKER:
+                        return False
                     raise UnavailableError(
                         f"Ray's {name} ended while it started:\n{self._home.last_words(name)}"
                     )
@@ -148,6 +157,7 @@ class Cluster:
                     f"Ray did not come up in {PATIENCE:.0f} s:\n{self._home.last_words(name)}"
                 )
             time.sleep(0.1)
+        return True
 
     def _gcs_listens(self) -> bool:
         with socket.socket() as probe:

@@ -89,12 +89,14 @@ class Verdict:
     Attributes:
         incidents: those that stand.
         instant: of the fault, Unix nanoseconds; None if it did not happen.
+        seen: when the API first named what stands at the end.
         job: how the job ended, or RUNNING.
     """
 
-    def __init__(self, incidents: list[dict[str, Any]], instant: int | None, job: str) -> None:
+    def __init__(self, incidents: list[dict[str, Any]], instant: int | None, seen: int, job: str) -> None:
         self.incidents = incidents
         self.instant = instant
+        self.seen = seen
         self.job = job
 
 
@@ -155,9 +157,9 @@ class Demo:
                 steady.see(answer)
                 self._narration.waiting(self._what_is_awaited(job, answer["incidents"]))
                 if self._final(job, answer, steady) or answer["as_of_ns"] > enough:
-                    return Verdict(answer["incidents"], self._watch.instant, job)
+                    return Verdict(answer["incidents"], self._watch.instant, steady.first_seen, job)
             incidents = self._client.get("incidents", session=session)["incidents"] if session else []
-            return Verdict(incidents, self._watch.instant, job)
+            return Verdict(incidents, self._watch.instant, steady.first_seen, job)
         finally:
             self._watch.close()
 
@@ -233,13 +235,14 @@ class _Steady:
     def __init__(self) -> None:
         self._named: object = None
         self._since = self._now = 0
+        self.first_seen = 0
 
     def see(self, answer: Mapping[str, Any]) -> None:
         """Take the newest answer."""
         named = [(i["id"], i["cause"], i["blamed"][:1]) for i in answer["incidents"]]
         self._now = int(answer["as_of_ns"])
         if named != self._named:
-            self._named, self._since = named, self._now
+            self._named, self._since, self.first_seen = named, self._now, time.time_ns()
 
     def seconds(self) -> float:
         """Since the last change."""
@@ -273,7 +276,7 @@ def _judge(verdict: Verdict, scenario: Scenario, narration: Narration) -> Exit:
         return Exit.OK
     text = f"✓ The verdict is what was done: {scenario.blame}"
     if verdict.instant is not None:
-        latency = (verdict.incidents[0]["opened_ns"] - verdict.instant) / SECOND
+        latency = (verdict.seen - verdict.instant) / SECOND
         text += f", {latency:.1f} s after it happened"
     narration.step(f"{text}.")
     return Exit.OK
