@@ -134,7 +134,7 @@ def test_tokens_are_stored_hashed_and_closed(tokens: Tokens) -> None:
     token = tokens.create("test", ("read",))
     assert token not in tokens.path.read_text()
     assert stat.S_IMODE(tokens.path.stat().st_mode) == 0o600
-    assert Tokens(tokens.path).scopes(token) == {"read"}
+    assert Tokens(tokens.path).scopes(token) == frozenset({"read"})
     assert tokens.create("test", ("read",)) != token
     assert len(Tokens(tokens.path)) == 2
 

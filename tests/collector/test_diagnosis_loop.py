@@ -16,7 +16,7 @@ from misstep.collector.ticker import Ticker
 from misstep.core.clock import SECOND, SettableClock
 from misstep.core.errors import StorageError
 from misstep.core.settings import StoreSettings
-from misstep.diagnosis import Incident
+from misstep.diagnosis import Incident, Recall
 from misstep.store.store import Batch, Store
 from misstep.store.view import View
 
@@ -24,7 +24,9 @@ QUIET = 5
 START = 1_700_000_000 * SECOND
 
 
-def count_failures(view: View, session: str, at: int, previous: Sequence[Incident]) -> list[Incident]:
+def count_failures(
+    view: View, session: str, at: int, previous: Sequence[Incident], recall: Recall
+) -> list[Incident]:
     """An incident per failed task; it remembers how many ticks have seen it, and when the last change came."""
     found = {i.id: i for i in previous}
     for row in view.logs(session=session, events=["ray.task.lifecycle"], states=["FAILED"]):
@@ -234,10 +236,12 @@ def test_a_day_without_a_collector_is_caught_up_as_if_it_had_been_there(
 def test_diagnosis_that_raises_is_counted_and_shown_and_stops_nothing(bench: Bench) -> None:
     broken = True
 
-    def diagnose(view: View, session: str, at: int, previous: Sequence[Incident]) -> list[Incident]:
+    def diagnose(
+        view: View, session: str, at: int, previous: Sequence[Incident], recall: Recall
+    ) -> list[Incident]:
         if broken and session == "s/ray/two/1":
             raise KeyError("a detector's mistake")
-        return count_failures(view, session, at, previous)
+        return count_failures(view, session, at, previous, recall)
 
     ticker = bench.start(diagnose)
     bench.session("one")

@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 
 def status_text(body: bytes) -> tuple[int, str]:
     """Code and message of a google.rpc.Status."""
-    from google.rpc.status_pb2 import Status
+    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
     status = Status.FromString(body)
     return status.code, status.message

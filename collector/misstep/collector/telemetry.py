@@ -6,10 +6,20 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from misstep.collector.refusal import REASONS
+
+# When a counter was made says nothing here, and doubles the exposition.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 SIGNALS = ("metrics", "logs")
 _STORE_GAUGES = frozenset(

@@ -1,0 +1,274 @@
+"""A collector and an agent as real processes, a recorded Ray session to play to them, and a ledger of what was acknowledged."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import hashlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+TAPE = Path(__file__).parents[1] / "data" / "survival" / "node_lost.jsonl"
+LOST_NODE = "84e41f84dcb89ee5c4f23359a3ab4daa55712e34c6e5a07f12a47b53"
+SECOND = 1_000_000_000
+_RECORDED = "session_2026-11-20_09-49-30_276594_21621"
+_STAMP = re.compile(r'"(2026-11-20T[0-9:]{8})(?:\.(\d+))?Z"')
+_CLUSTER = "tape"
+_CHUNK = 3
+_PATIENCE = 60.0
+
+
+def free_port() -> int:
+    """A port that stays ours as long as nobody takes a random one; outside Ray's range."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in range(10002, 20000):
+            return port
+
+
+class Tape:
+    """The recorded session as if it happened now, under a name of its own.
+
+    Attributes:
+        session: our name of it.
+        shift: nanoseconds by which its times were moved.
+        chunks: bodies as Ray's aggregator posts them.
+        size: events in all.
+    """
+
+    def __init__(self, number: int) -> None:
+        events = [json.loads(line) for line in TAPE.read_text().splitlines()]
+        name = f"{_RECORDED[:-5]}{number:05d}"
+        for event in events:
+            mark = hashlib.sha256(f"{number}/{event['eventId']}".encode()).digest()[:28]
+            event["eventId"] = base64.b64encode(mark).decode()
+            event["sessionName"] = name
+        text = json.dumps(events)
+        self.shift = time.time_ns() - max(_nanoseconds(match) for match in _STAMP.finditer(text))
+        moved = json.loads(_STAMP.sub(self._move, text))
+        self.session = f"local/ray/{_CLUSTER}/{name.removeprefix('session_')}"
+        self.chunks = [json.dumps(moved[i : i + _CHUNK]).encode() for i in range(0, len(moved), _CHUNK)]
+        self.size = len(moved)
+
+    def _move(self, match: re.Match[str]) -> str:
+        at = _nanoseconds(match) + self.shift
+        return f'"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%dT%H:%M:%S}.{at % SECOND:09d}Z"'
+
+
+def _nanoseconds(match: re.Match[str]) -> int:
+    whole = datetime.fromisoformat(match[1] + "+00:00").timestamp()
+    return int(whole) * SECOND + int(((match[2] or "0") + "0" * 9)[:9])
+
+
+class Household:
+    """Both processes on one folder and ports that stay the same over restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.ray = folder / "ray"
+        self.ray.mkdir(parents=True)
+        self.log = folder / "log"
+        self.collector_port, self.agent_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.collector_port}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._arguments = {
+            "collector": ["--data", str(self.data), "--port", str(self.collector_port), "--otlp-port", "0"],
+            "agent": ["--data", str(self.data), "--collector", self.url, "--port", str(self.agent_port)],
+        }
+
+    def start(self, name: str) -> None:
+        environ = {**os.environ, "MISSTEP_AGENT_RAY_FOLDER": str(self.ray)}
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", f"misstep.{name}", *self._arguments[name]]
+            self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log, env=environ)
+
+    def kill(self, name: str) -> None:
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self) -> None:
+        for name in ("agent", "collector"):
+            process = self._processes.pop(name, None)
+            if process is not None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def play(self, tape: Tape, pause: float = 0.05) -> None:
+        """Post a tape to the agent as Ray does: what was not answered is posted again."""
+        self.announce(tape)
+        for chunk in tape.chunks:
+            self._until(functools.partial(self._post, chunk))
+            time.sleep(pause)
+
+    def announce(self, tape: Tape) -> None:
+        """The record of a session's start, which an agent makes of processes that are not there in a replay."""
+        request = ExportLogsServiceRequest()
+        record = request.resource_logs.add().scope_logs.add().log_records.add()
+        record.event_name = "session.start"
+        record.time_unix_nano = time.time_ns() - 30 * SECOND
+        for key, value in (("misstep.session", tape.session), ("misstep.entity", f"session/{tape.session}")):
+            attribute = record.attributes.add()
+            attribute.key, attribute.value.string_value = key, value
+        body = request.SerializeToString()
+        self._until(lambda: self._send(f"{self.url}/v1/logs", body, "application/x-protobuf"))
+
+    def _post(self, chunk: bytes) -> bool:
+        return self._send(
+            f"http://127.0.0.1:{self.agent_port}/v1/ray/{_CLUSTER}/events", chunk, "application/json"
+        )
+
+    @staticmethod
+    def _send(url: str, body: bytes, kind: str) -> bool:
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, body, {"Content-Type": kind}), timeout=10
+            ) as answer:
+                return bool(answer.status == 200)
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def ask(self, path: str, **query: object) -> Any:
+        """GET of the API; None while nobody answers."""
+        try:
+            with urllib.request.urlopen(
+                f"{self.url}/api/misstep/v1/{path}?{urlencode(query)}", timeout=20
+            ) as answer:
+                return json.load(answer)
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def stored(self, tape: Tape) -> list[tuple[str, str, str, int, str]]:
+        """The events of a tape that are in the store, with times as recorded."""
+        answer = self.ask("logs", session=tape.session, limit=10000, plain="false")
+        return sorted(
+            (
+                r["event"],
+                r["entity"],
+                r["state"],
+                r["ts_ns"] - tape.shift,
+                r["body"] if "Definition" in r["body"] else "",
+            )
+            for r in (answer or {"logs": []})["logs"]
+            if r["event"].startswith("ray.") and r["attributes"].get("misstep.source") == "ray_events"
+        )
+
+    def verdict(self, tape: Tape) -> dict[str, Any]:
+        """The one incident of a tape, once all evidence is in."""
+
+        def look() -> Any:
+            answer = self.ask("incidents", session=tape.session)
+            return answer if answer and answer["settled"] and answer["incidents"] else None
+
+        (incident,) = self._until(look)["incidents"]
+        return dict(incident)
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait for something to become true, and give it back."""
+        return self._until(condition)
+
+    def _until(self, condition: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + _PATIENCE
+        while not (found := condition()):
+            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.05)
+        return found
+
+
+class Ledger(threading.Thread):
+    """A sender with an agent's headers that writes down what was acknowledged; doubts are sent again."""
+
+    SESSION = "local/ray/ledger/1"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._port = int(url.rpartition(":")[2])
+        self._ended = threading.Event()
+        self.acknowledged: list[int] = []
+        self.doubts = 0
+
+    def run(self) -> None:
+        number = 0
+        while not self._ended.is_set():
+            number += 1
+            while not self._sent(number):
+                self.doubts += 1
+                time.sleep(0.02)
+            self.acknowledged.append(number)
+
+    def end(self) -> None:
+        """Stop after the record that is on its way was acknowledged."""
+        self._ended.set()
+        self.join(_PATIENCE)
+        assert not self.is_alive()
+
+    def _sent(self, number: int) -> bool:
+        request = ExportLogsServiceRequest()
+        record = request.resource_logs.add().scope_logs.add().log_records.add()
+        record.time_unix_nano = time.time_ns()
+        record.body.string_value = str(number)
+        attribute = record.attributes.add()
+        attribute.key, attribute.value.string_value = "misstep.session", self.SESSION
+        headers = {
+            "Content-Type": "application/x-protobuf",
+            "Misstep-Agent": "ledger",
+            "Misstep-Boot": "one",
+            "Misstep-Seq": str(number),
+        }
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        with contextlib.closing(connection):
+            try:
+                connection.request("POST", "/v1/logs", request.SerializeToString(), headers)
+                return connection.getresponse().status == 200
+            except (OSError, http.client.HTTPException):
+                return False
+
+
+@pytest.fixture
+def household(tmp_path: Path) -> Iterator[Household]:
+    """Both processes, started, and ended with the test."""
+    made = Household(tmp_path)
+    made.start("collector")
+    made.start("agent")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def tapes() -> Callable[[], Tape]:
+    """Makes tapes, each of another session."""
+    numbers = iter(range(1, 100_000))
+    return lambda: Tape(next(numbers))
+
+
+@pytest.fixture
+def ledger(household: Household) -> Iterator[Ledger]:
+    """A sender that runs beside the agent."""
+    made = Ledger(household.url)
+    made.start()
+    yield made
+    made._ended.set()
