@@ -1,6 +1,7 @@
 """The command line as a whole: help, errors, exit codes."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 from types import ModuleType
@@ -151,3 +152,14 @@ def test_completion_knows_every_command(shell: str, capsys: Any) -> None:
     script = capsys.readouterr().out
     assert all(name in script for name in COMMANDS)
     assert "watch" in script  # of diagnose --watch: arguments are completed too
+
+
+def test_bash_can_read_its_completion(capsys: Any) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash here")
+    assert main(["completion", "bash"]) == Exit.OK
+    script = capsys.readouterr().out
+    asked = "COMP_WORDS=(misstep dia); COMP_CWORD=1; _shtab_misstep 2>/dev/null; echo ${COMPREPLY[@]}"
+    done = subprocess.run([bash, "-c", f"{script}\n{asked}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["diagnose"]

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,20 @@ def _brings(extras: dict[str, list[str]], extra: str, package: str) -> bool:
         elif name.lower().startswith(package):
             return True
     return False
+
+
+def test_the_wheel_holds_every_room(tmp_path: Path) -> None:
+    """Built as pip builds it; what lies beside the packages (the hook, runbooks of the lab) must be in it too."""
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    built = next(wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    with zipfile.ZipFile(built) as file:
+        shipped = set(file.namelist())
+    assert "misstep/__init__.py" not in shipped
+    for room in ROOTS:
+        folder = ROOT / room
+        sources = {
+            str(p.relative_to(folder))
+            for p in folder.rglob("*")
+            if p.is_file() and p.suffix in (".py", ".typed")
+        }
+        assert sources <= shipped
