@@ -237,7 +237,8 @@ class Lake:
 def attachment(folder: Path, *, read_only: bool = False) -> str:
     """The statement that attaches the lake as ``lake``."""
     catalog, data = (str(folder / name).replace("'", "''") for name in ("catalog.sqlite", "data"))
-    options = f"DATA_PATH '{data}/'" + (", READ_ONLY" if read_only else "")
+    # The catalog remembers where the data lay; a folder that was moved or restored is read where it is now.
+    options = f"DATA_PATH '{data}/', OVERRIDE_DATA_PATH true" + (", READ_ONLY" if read_only else "")
     return f"ATTACH 'ducklake:sqlite:{catalog}' AS lake ({options})"
 
 
