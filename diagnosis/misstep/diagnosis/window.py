@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from misstep.core.identity import Entity
-from misstep.diagnosis.ledger import LOOKBACK
 from misstep.diagnosis.recall import Question, Recall, question
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
+
+SECOND = 1_000_000_000
+LOOKBACK = 15 * 60 * SECOND
+"""How far back a tick looks for what it does not know yet; what is older lives on in its incident."""
 
 
 class View(Protocol):
