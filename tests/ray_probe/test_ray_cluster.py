@@ -91,6 +91,18 @@ def test_a_gcs_server_tells_its_session(tmp_path: Path) -> None:
     assert cluster.is_gcs(5, root=str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("environ", "hooked"),
+    [
+        ({"MISSTEP_REPORT": "http://x", "PYTHONPATH": "/v/misstep/agent/hook:/a"}, True), ({"PYTHONPATH": "/v/misstep/agent/hook"}, False),
+        ({"MISSTEP_REPORT": "http://x", "PYTHONPATH": "/v/misstep/agent/hook", "MISSTEP_HOOK": "0"}, False), ({}, False),
+    ],
+)  # fmt: skip
+def test_whether_a_driver_would_tell(tmp_path: Path, environ: dict[str, str], hooked: bool) -> None:
+    proc(tmp_path, 5, ["python"], environ)
+    assert cluster.is_hooked(5, root=str(tmp_path)) is hooked
+
+
 def test_what_is_no_ray_is_none(tmp_path: Path) -> None:
     proc(tmp_path, 5, ["python", "raylet"], {})
     assert cluster.read(5, root=str(tmp_path)) is None
@@ -176,6 +188,14 @@ def test_a_life(fleet: Fleet, sessions: RaySessions, context: Context, read: Cal
     state = context.coverage.state("ray_events", session)
     assert state is not None
     assert state.name == "ok"
+    told = context.coverage.state("driver_exceptions", session)
+    assert told is not None
+    assert told.name == "ok"  # the cluster was started so
+    sessions.locate(session, "ray_driver", NODE, os.getpid())
+    tick(sessions, context, read)
+    told = context.coverage.state("driver_exceptions", session)
+    assert told is not None
+    assert (told.name, told.remedy) == ("off", "misstep run -- COMMAND")  # this driver was not
     context.workload.exit_of = lambda pid: Exit(pid, 1, None, signal.SIGKILL)
     for one in fleet.running:
         one.kill()
@@ -209,7 +229,7 @@ def test_a_session_that_ended_while_nobody_looked(
 def test_what_is_not_seen_and_why(
     sessions: RaySessions, version: str, extra: str, stream: bool, to_us: bool, reason: str, remedy: str
 ) -> None:
-    from misstep.agent.ray.sessions import RaySession
+    from misstep.agent.ray.session import RaySession
 
     one = RaySession(NAME, "local/ray/ray/x", 0)
     blank: dict[str, Any] = dict.fromkeys(RayProcess._fields, "")
@@ -232,7 +252,7 @@ def test_what_is_not_seen_and_why(
         ),
         1,
     )
-    state = sessions._state(one, 1)
+    state = one.stream_state(False, sessions.port, 1)
     assert state.name == "off"
     assert reason in state.reason
     assert remedy in state.remedy

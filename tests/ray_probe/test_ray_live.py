@@ -148,7 +148,7 @@ def run(agent: str, folder: str, events: str, seconds: float) -> tuple[subproces
     environ["RAY_AUTH_MODE"] = "disabled"
     done = subprocess.run(
         [sys.executable, "-c", RUN, agent, events, sys.executable, str(script), folder, str(seconds)],
-        env=environ, capture_output=True, text=True, timeout=120, check=False,
+        env=environ, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr[-2000:]
     assert "ActorDiedError" in done.stderr
@@ -218,7 +218,7 @@ def test_a_crash_under_watch(collector: Collector, agent: str, folder: str) -> N
 @pytest.mark.ray
 def test_a_crash_that_nobody_prepared_for(collector: Collector, agent: str, folder: str) -> None:
     """No event stream: logs, processes and the dashboard tell."""
-    _, pid = run(agent, folder, "no", 9.0)
+    _, pid = run(agent, folder, "no", 7.0)
     ask = of(session_of(collector, folder))
     off = collector.wait(
         ask("source.state", misstep__source="ray_events", misstep__state="off"), "word of what is not seen"

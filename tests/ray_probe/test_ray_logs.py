@@ -15,7 +15,7 @@ from misstep.agent.context import Context
 from misstep.agent.ray import logfiles
 from misstep.agent.ray.cluster import RayProcess
 from misstep.agent.ray.logs import RayLogs
-from misstep.agent.ray.sessions import RaySession
+from misstep.agent.ray.session import RaySession
 from misstep.agent.ray.tail import CUT, LINE_LIMIT, Tail
 from misstep.agent.records import Records
 from misstep.core import names

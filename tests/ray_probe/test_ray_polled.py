@@ -19,7 +19,7 @@ from misstep.agent.ray.cluster import RayProcess
 from misstep.agent.ray.dashboard import RayDashboard
 from misstep.agent.ray.polled import Polled
 from misstep.agent.ray.scrape import Page, RayMetrics
-from misstep.agent.ray.sessions import RaySession
+from misstep.agent.ray.session import RaySession
 from misstep.agent.records import Records
 from misstep.core import names
 

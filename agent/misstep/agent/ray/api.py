@@ -36,8 +36,9 @@ def ask(process: RayProcess, path: str) -> Any:
     address = urlsplit(process.dashboard)
     link = connection("http", address.hostname or "127.0.0.1", address.port or 8265, _TIMEOUT)
     try:
-        status, body = _get(link, path, "")
-        if status == 401:
+        token = _token(process) if process.token[0].lower() == "token" else ""
+        status, body = _get(link, path, token)
+        if status == 401 and not token:
             link.close()
             token = _token(process)
             if not token:

@@ -122,6 +122,16 @@ def environment(pid: int, *, root: str = "/proc") -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
+def is_hooked(pid: int, *, root: str = "/proc") -> bool:
+    """Whether a process was started with `hook/sitecustomize.py` on its path."""
+    held = environment(pid, root=root)
+    return (
+        "MISSTEP_REPORT" in held
+        and held.get("MISSTEP_HOOK") != "0"
+        and "/agent/hook" in held.get("PYTHONPATH", "")
+    )
+
+
 def find(*, root: str = "/proc") -> list[int]:
     """Pids of all raylets and GCS servers, by walking the process table."""
     found = []

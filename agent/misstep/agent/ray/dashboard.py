@@ -13,7 +13,8 @@ from misstep.agent.ray import api, cluster, demand, submissions
 from misstep.agent.ray.cluster import RayProcess
 from misstep.agent.ray.events import Locate
 from misstep.agent.ray.polled import Polled
-from misstep.agent.ray.sessions import RaySession, RaySessions
+from misstep.agent.ray.session import RaySession
+from misstep.agent.ray.sessions import RaySessions
 from misstep.agent.records import Records
 from misstep.core import names
 from misstep.core.clock import SECOND

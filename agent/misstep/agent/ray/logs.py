@@ -13,7 +13,8 @@ from misstep.agent.otlp import Value
 from misstep.agent.probe import OK, SourceState, failing
 from misstep.agent.ray import logfiles, submissions
 from misstep.agent.ray.logfiles import ALL, EVENTS, SUBMISSIONS, LogFile
-from misstep.agent.ray.sessions import RaySession, RaySessions
+from misstep.agent.ray.session import RaySession
+from misstep.agent.ray.sessions import RaySessions
 from misstep.agent.ray.tail import Line, Tail
 from misstep.agent.records import WARNING, Records
 from misstep.core import names

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from misstep.agent.context import Context
 from misstep.agent.otlp import Value
 from misstep.agent.probe import OK, SourceState, failing
-from misstep.agent.ray.sessions import RaySession, RaySessions
+from misstep.agent.ray.session import RaySession
+from misstep.agent.ray.sessions import RaySessions
 from misstep.agent.records import Records
 from misstep.agent.series import Series
 from misstep.agent.web import HTTPException, connection

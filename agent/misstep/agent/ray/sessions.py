@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import threading
-from urllib.parse import urlsplit
 
 from misstep.agent import pids, procfs
 from misstep.agent.context import Context
 from misstep.agent.otlp import Value
-from misstep.agent.probe import OK, SourceState, failing, off
+from misstep.agent.probe import OK, SourceState, off
 from misstep.agent.ray import cluster
-from misstep.agent.ray.cluster import RayProcess
+from misstep.agent.ray.session import RaySession
 from misstep.agent.receiver import Receiver
 from misstep.agent.records import INFO, WARNING, Records
 from misstep.core import names
@@ -24,65 +23,10 @@ from misstep.core.identity import process_id
 
 _CURSOR = "ray_session:"
 _SEARCH_EVERY = 2 * SECOND
-_SILENT_AFTER = 20 * SECOND
-"""Monotonic nanoseconds after which a stream that is switched on and says nothing counts as failing: Ray's agent takes some 5 s to start."""
 _GCS_MAY_RETURN = 3 * SECOND
 _OWNERS = 1024
 _KEEP_ENDED = 30 * SECOND
 """For so long the readers of an ended session's files go on."""
-_START_STREAM = 'misstep run -- COMMAND, or: eval "$(misstep env ray)" before ray start'
-
-
-class RaySession:
-    """One Ray session as far as this machine sees it.
-
-    Attributes:
-        name: Ray's.
-        session: ours.
-        processes: its raylets and GCS server here, by pid, with their start ticks.
-        head: whether its GCS runs, or ran, here.
-        ended: monotonic nanoseconds of its end, 0 while it lives.
-    """
-
-    def __init__(self, name: str, session: str, found: int) -> None:
-        self.name = name
-        self.session = session
-        self.found = found
-        self.processes: dict[int, tuple[RayProcess, int]] = {}
-        self.gone: dict[int, RayProcess] = {}
-        self.head = False
-        self.gcs_pid = 0
-        self.gcs_gone = 0
-        self.ended = 0
-        self.told: dict[str, Value] = {}
-
-    def any(self) -> RayProcess | None:
-        """What we know of the cluster, best from a raylet that lives."""
-        held = [process for process, _ in self.processes.values()] or list(self.gone.values())
-        return max(held, key=lambda process: (bool(process.dashboard), bool(process.folder)), default=None)
-
-    @property
-    def folder(self) -> str:
-        """The session's folder on this machine, or empty."""
-        return next(
-            (
-                p.folder
-                for p in [*[held for held, _ in self.processes.values()], *self.gone.values()]
-                if p.folder
-            ),
-            "",
-        )
-
-    @property
-    def dashboard(self) -> str:
-        """``http://host:port`` of the dashboard, or empty."""
-        known = self.any()
-        return known.dashboard if known is not None else ""
-
-    @property
-    def nodes(self) -> list[RayProcess]:
-        """The raylets here that live."""
-        return [process for process, _ in self.processes.values() if process.pid != self.gcs_pid]
 
 
 class RaySessions:
@@ -102,6 +46,7 @@ class RaySessions:
         self._heard: dict[str, int] = {}
         self._nodes: dict[str, int] = {}
         self._owners: dict[int, str] = {}
+        self._hooked: dict[str, bool] = {}
         self._next_search = 0
         self._boot = procfs.boot_time()
         self._recalled = False
@@ -133,6 +78,8 @@ class RaySessions:
         start = known.start if known is not None else pids.start_ticks(pid)
         if role == "ray_driver":
             self._adopt(pid, session)
+            with self._lock:
+                self._hooked[session] = cluster.is_hooked(pid)
         if known is None or known.role in ("", "command", "registered"):
             workload.register(pid, session=session, role=role)
         return f"process/{process_id(self._context.host.id, pid, start)}" if start else ""
@@ -249,6 +196,7 @@ class RaySessions:
             if monotonic - one.ended > _KEEP_ENDED:
                 del self._sessions[one.name]
                 self._heard.pop(one.name, None)
+                self._hooked.pop(one.session, None)
             return
         for pid, (process, start) in list(one.processes.items()):
             if pids.start_ticks(pid) != start or pids.state(pid) == "Z":
@@ -262,7 +210,12 @@ class RaySessions:
         if not one.processes or (one.gcs_gone and monotonic - one.gcs_gone > _GCS_MAY_RETURN):
             self._end(one, now, monotonic, out)
         else:
-            self._context.coverage.report(self.source, self._state(one, monotonic), one.session)
+            self._context.coverage.report(
+                self.source, one.stream_state(one.name in self._heard, self.port, monotonic), one.session
+            )
+            self._context.coverage.report(
+                "driver_exceptions", one.driver_state(self._hooked.get(one.session)), one.session
+            )
 
     def _announce(self, one: RaySession, now: int, out: Records) -> None:
         known = one.any()
@@ -274,7 +227,7 @@ class RaySessions:
             "ray.folder": one.folder,
             "ray.address": known.gcs,
             "ray.dashboard": known.dashboard,
-            "ray.events": "yes" if self._sends(known) else "no",
+            "ray.events": "yes" if one.sends(self.port) else "no",
             "ray.default_extra": known.extra,
             "misstep.started_by": known.started_by,
         }
@@ -296,40 +249,13 @@ class RaySessions:
     def _end(self, one: RaySession, now: int, monotonic: int, out: Records) -> None:
         one.ended = monotonic
         if one.head:
-            state, how = self._how(one)
+            state, how = one.how_it_ended(self._context.workload.exit_of)
             out.event(
                 "session.end", entity=f"session/{one.session}", session=one.session, state=state, body=how,
                 severity=INFO if state == "ended" else WARNING, attributes={names.RAY_SESSION_NAME: one.name},
             )  # fmt: skip
         out.cursor(_CURSOR + one.name, "")
         self._context.coverage.end(one.session)
-
-    def _how(self, one: RaySession) -> tuple[str, str]:
-        """Whether a session was shut down or vanished, by the end of its GCS."""
-        _, creator = cluster.started_at(one.name)
-        ending = self._context.workload.exit_of(one.gcs_pid)
-        if creator and not pids.start_ticks(creator):
-            driver = self._context.workload.exit_of(creator)
-            how = ""
-            if driver is not None:
-                how = f" (signal {driver.signal})" if driver.signal else f" (status {driver.code})"
-            return (
-                "ended",
-                f"the process that started this cluster, pid {creator}, is gone{how}, and its cluster went with it",
-            )
-        if ending is None:
-            said = _last_words(one.folder)
-            return (
-                ("ended", f"its GCS is gone; its log ends with: {said}")
-                if said
-                else ("lost", "its GCS is gone without a word")
-            )
-        if ending.signal in (0, 15) and not ending.code:
-            return "ended", "its GCS was shut down" + (" by SIGTERM" if ending.signal else "")
-        return (
-            "lost",
-            f"its GCS ended with {f'signal {ending.signal}' if ending.signal else f'status {ending.code}'}",
-        )
 
     def _recall(self, monotonic: int) -> None:
         """Sessions that we knew before a restart: those that ended meanwhile are closed with the next check."""
@@ -346,58 +272,3 @@ class RaySessions:
             if name not in self._sessions:
                 one = self._sessions[name] = RaySession(name, session, monotonic)
                 one.head = True
-
-    # -- coverage --------------------------------------------------------------------------------------
-    def _sends(self, process: RayProcess) -> bool:
-        if not process.stream or not process.events:
-            return False
-        address = urlsplit(process.events)
-        return address.hostname in ("127.0.0.1", "localhost") and address.port == self.port
-
-    def _state(self, one: RaySession, monotonic: int) -> SourceState:
-        if one.name in self._heard:
-            known = one.any()
-            if known is not None and (0, 0) < known.release < cluster.WORKERS_SINCE:
-                return OK._replace(
-                    reason=f"Ray {known.version} sends no worker events; those come from its dashboard"
-                )
-            return OK
-        known = one.any()
-        if known is None:
-            return off("no process of it is left")
-        if (0, 0) < known.release < cluster.EVENTS_SINCE:
-            since = ".".join(map(str, cluster.EVENTS_SINCE))
-            return off(
-                f"Ray {known.version} has no event stream that we read",
-                f"pip install -U 'ray[default]>={since}'",
-            )
-        if known.extra == "no":
-            return off(
-                "ray is installed without [default], and then sends no events", "pip install 'ray[default]'"
-            )
-        if not known.stream:
-            return off("this Ray was started without its event stream", _START_STREAM)
-        if not self._sends(known):
-            return off(
-                f"this Ray sends its events to {known.events or 'nobody'}, not to this agent", _START_STREAM
-            )
-        if monotonic - one.found < _SILENT_AFTER:
-            return OK
-        return failing(
-            "Ray is set to send its events to this agent, and none came",
-            f"grep -i aggregator {one.folder}/logs/dashboard_agent.log",
-        )
-
-
-def _last_words(folder: str) -> str:
-    """What a GCS wrote when it was asked to stop, or an empty string."""
-    try:
-        with open(f"{folder}/logs/gcs_server.out", "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 16384))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return ""
-    return next(
-        (line[-160:] for line in reversed(lines) if "SIGTERM" in line or "shutting down" in line.lower()), ""
-    )
