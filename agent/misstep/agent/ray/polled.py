@@ -7,8 +7,8 @@ state asked twice is one event.
 from __future__ import annotations
 
 import hashlib
+import time as clock
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from misstep.agent.ray import events
@@ -234,7 +234,7 @@ def _time(milliseconds: object) -> int:
 
 def _stamp(time: int) -> str:
     whole, fraction = divmod(time, 1_000_000_000)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+    return f"{clock.strftime('%Y-%m-%dT%H:%M:%S', clock.gmtime(whole))}.{fraction:09d}Z"
 
 
 def _camel(key: str) -> str:
