@@ -22,6 +22,8 @@ from misstep.store.schema import TABLES
 
 if importlib.util.find_spec("pandas") is None:
     # DuckDB looks for pandas four times in each execute, on every entry of sys.path: 60 % of a small query's time.
+    # pyarrow looks once, at its first array, and takes None for the module: so let it look before.
+    pa.array([], pa.binary())
     sys.modules["pandas"] = None  # type: ignore[assignment]
 
 _THREADS = str(min(4, os.cpu_count() or 1))

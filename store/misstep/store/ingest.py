@@ -5,6 +5,7 @@ One undecodable payload fails a whole group without saying which: the group is h
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from misstep.store.limits import EVENTS_REMEMBERED, Limits, LiveSeries, judge_me
 from misstep.store.logs import Logs, resource_table
 from misstep.store.metrics import Metrics
 from misstep.store.verdict import CODE, DUPLICATE, Verdict, split
+
+_log = logging.getLogger(__name__)
 
 Decoded = Metrics | Logs
 
@@ -266,8 +269,12 @@ def _halve(
         return []
     try:
         return [Part(places, read([payloads[place] for place in places]))]
+    except otlp.UndecodableError:
+        if len(places) == 1:
+            return []
     except Exception:  # noqa: BLE001 - whatever is wrong with one payload must not stop those beside it
         if len(places) == 1:
+            _log.exception("a payload of %d bytes cannot be made into columns", len(payloads[places[0]]))
             return []
     middle = len(places) // 2
     return _halve(read, places[:middle], payloads) + _halve(read, places[middle:], payloads)
