@@ -1,5 +1,7 @@
 """The loop: a grid of deadlines, probes that fail, disks that refuse."""
 
+from typing import Any
+
 import pytest
 
 from misstep.agent.loop import Agent
@@ -14,17 +16,18 @@ class Scripted:
 
     source = "host"
 
-    def __init__(self, interval=1.0, source="host"):
+    def __init__(self, interval: Any = 1.0, source: Any = "host") -> None:
         self.interval, self.source = interval, source
-        self.asked, self.checked, self.closed = 0, [], False
+        self.asked, self.closed = 0, False
+        self.checked: list[int] = []
         self.answer = OK
-        self.acts = []
+        self.acts: list[Exception] = []
 
-    def supported(self):
+    def supported(self) -> Any:
         self.asked += 1
         return self.answer
 
-    def check(self, now, out):
+    def check(self, now: Any, out: Any) -> Any:
         self.checked.append(now)
         out.event("kernel.message", body=f"{self.source} {len(self.checked)}")
         out.point(declared("system.memory.limit"), 1.0)
@@ -33,21 +36,21 @@ class Scripted:
             raise self.acts.pop(0)
         return OK
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
 
 
 @pytest.fixture
-def clock():
+def clock() -> Any:
     return SettableClock()
 
 
 @pytest.fixture
-def rig(make_context, clock, read_events):
+def rig(make_context: Any, clock: Any, read_events: Any) -> Any:
     context = make_context(clock)
 
-    def sent():
-        found = []
+    def sent() -> Any:
+        found: list[Any] = []
         while (flight := context.spool.claim()) is not None:
             found += read_events(flight.payload) if flight.signal == "logs" else []
             context.spool.settle(flight)
@@ -56,7 +59,7 @@ def rig(make_context, clock, read_events):
     return context, sent
 
 
-def test_each_probe_at_its_own_time_and_all_in_one_transaction(rig, clock):
+def test_each_probe_at_its_own_time_and_all_in_one_transaction(rig: Any, clock: Any) -> None:
     context, sent = rig
     fast, slow = Scripted(1.0), Scripted(5.0, "kernel_log")
     agent = Agent(context, [fast, slow])
@@ -72,7 +75,7 @@ def test_each_probe_at_its_own_time_and_all_in_one_transaction(rig, clock):
     assert slow.closed
 
 
-def test_a_failing_probe_is_said_and_costs_the_others_nothing(rig, clock):
+def test_a_failing_probe_is_said_and_costs_the_others_nothing(rig: Any, clock: Any) -> None:
     context, sent = rig
     bad, good = Scripted(), Scripted(source="kernel_log")
     bad.acts = [OSError(5, "Input/output error"), ZeroDivisionError("oops")]
@@ -93,7 +96,7 @@ def test_a_failing_probe_is_said_and_costs_the_others_nothing(rig, clock):
     ]
 
 
-def test_what_is_not_supported_is_asked_again_each_half_minute(rig, clock):
+def test_what_is_not_supported_is_asked_again_each_half_minute(rig: Any, clock: Any) -> None:
     context, _ = rig
     probe = Scripted()
     probe.answer = unsupported("closed", "open it")
@@ -110,14 +113,14 @@ def test_what_is_not_supported_is_asked_again_each_half_minute(rig, clock):
     assert context.coverage.state("host") == off("nothing here")
 
 
-def test_the_disk_that_refuses_is_counted_and_said(rig, clock, monkeypatch):
+def test_the_disk_that_refuses_is_counted_and_said(rig: Any, clock: Any, monkeypatch: Any) -> None:
     context, sent = rig
     agent = Agent(context, [Scripted()])
     agent.tick()
     sent()
     with monkeypatch.context() as patch:
 
-        def refuse(*args):
+        def refuse(*args: Any) -> None:
             raise StorageError("the spool refuses: database or disk is full")
 
         patch.setattr(context.spool, "commit", refuse)
@@ -135,21 +138,21 @@ def test_the_disk_that_refuses_is_counted_and_said(rig, clock, monkeypatch):
     assert gaps == {"event": 1, "metric": 1}
 
 
-def test_the_grid_holds_when_ticks_are_slow_and_missed_ticks_are_counted(rig, clock):
+def test_the_grid_holds_when_ticks_are_slow_and_missed_ticks_are_counted(rig: Any, clock: Any) -> None:
     context, _ = rig
     probe = Scripted()
     started = clock.now()
     delays = iter([0.3, 0.0, 3.7, 0.2, 0.0, 0.0])
     check = probe.check
 
-    def slow(now, out):
+    def slow(now: Any, out: Any) -> Any:
         state = check(now, out)
         clock.advance(next(delays))
         return state
 
-    probe.check = slow
+    probe.check = slow  # type: ignore[method-assign]
 
-    def wait(seconds):
+    def wait(seconds: Any) -> Any:
         clock.advance(seconds)
         return len(probe.checked) == 6
 
@@ -158,7 +161,7 @@ def test_the_grid_holds_when_ticks_are_slow_and_missed_ticks_are_counted(rig, cl
     assert context.spool.dropped() == {"tick": 3}
 
 
-def test_the_agent_tells_of_itself(rig, clock, read_events):
+def test_the_agent_tells_of_itself(rig: Any, clock: Any, read_events: Any) -> None:
     context, _ = rig
     agent = Agent(context, [Scripted()])
     agent.tick()

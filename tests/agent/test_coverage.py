@@ -1,5 +1,7 @@
 """Sources: told at each change and every 30 s."""
 
+from typing import Any
+
 import pytest
 
 from misstep.agent.coverage import Coverage
@@ -9,7 +11,7 @@ from misstep.core.clock import SECOND
 
 
 @pytest.fixture
-def told(read_events):
+def told(read_events: Any) -> Any:
     def tell(coverage: Coverage, now: int) -> list[tuple[str, ...]]:
         out = Records(now)
         coverage.check(now, out)
@@ -25,7 +27,7 @@ def told(read_events):
     return tell
 
 
-def test_changes_at_once_and_all_every_half_minute(told):
+def test_changes_at_once_and_all_every_half_minute(told: Any) -> None:
     coverage = Coverage("host/a")
     coverage.report("host", OK)
     coverage.report("kernel_log", unsupported("closed", "sudo misstep agent"))
@@ -41,7 +43,7 @@ def test_changes_at_once_and_all_every_half_minute(told):
     assert told(coverage, now + 60 * SECOND) == first
 
 
-def test_a_failure_between_two_ticks_is_not_hidden_by_the_recovery(told):
+def test_a_failure_between_two_ticks_is_not_hidden_by_the_recovery(told: Any) -> None:
     coverage = Coverage("host/a")
     coverage.report("host", OK)
     told(coverage, SECOND)
@@ -50,13 +52,13 @@ def test_a_failure_between_two_ticks_is_not_hidden_by_the_recovery(told):
     assert [row[2] for row in told(coverage, 2 * SECOND)] == ["failing", "ok"]
 
 
-def test_a_clock_set_back_does_not_silence_it(told):
+def test_a_clock_set_back_does_not_silence_it(told: Any) -> None:
     coverage = Coverage("host/a")
     coverage.report("host", OK)
     assert told(coverage, 10_000 * SECOND)
     assert told(coverage, 10 * SECOND)
 
 
-def test_only_declared_sources():
+def test_only_declared_sources() -> None:
     with pytest.raises(KeyError):
         Coverage("host/a").report("moon", OK)

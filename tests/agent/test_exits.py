@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's p
 
 
 @pytest.fixture
-def exits():
+def exits() -> Any:
     found = Exits()
     if not found.listening:
         pytest.skip(found.state.reason)
@@ -27,7 +28,7 @@ def exits():
 
 
 @pytest.fixture
-def by_pidfd(monkeypatch):
+def by_pidfd(monkeypatch: Any) -> Any:
     """As where the connector is refused; needs Linux 6.15."""
     monkeypatch.setattr(module, "_NETLINK_CONNECTOR", 31)  # no such protocol
     found = Exits()
@@ -43,7 +44,7 @@ def run(code: str) -> int:
     return child.pid
 
 
-def test_codes_and_signals_of_processes_that_nobody_had_heard_of(exits):
+def test_codes_and_signals_of_processes_that_nobody_had_heard_of(exits: Any) -> None:
     before = time.time_ns()
     pids = [
         run("import os; os._exit(7)"),
@@ -67,7 +68,7 @@ def test_codes_and_signals_of_processes_that_nobody_had_heard_of(exits):
     assert exits.lookup(2**22 + 1) is None
 
 
-def test_threads_and_forks_are_filtered_in_the_kernel(exits):
+def test_threads_and_forks_are_filtered_in_the_kernel(exits: Any) -> None:
     exits.drain()
     for _ in range(50):
         thread = threading.Thread(target=int)
@@ -79,21 +80,21 @@ def test_threads_and_forks_are_filtered_in_the_kernel(exits):
         exits._socket.recv(4096)
 
 
-def test_the_newest_process_with_a_pid_is_the_one_asked_about(exits):
+def test_the_newest_process_with_a_pid_is_the_one_asked_about(exits: Any) -> None:
     first = exits._remember(77, 1, 7 << 8)
     second = exits._remember(77, 2, 9)
     assert first == Exit(77, 1, 7, 0)
     assert exits.lookup(77) == second == Exit(77, 2, None, 9)
 
 
-def test_memory_of_exits_is_bounded(exits):
+def test_memory_of_exits_is_bounded(exits: Any) -> None:
     for pid in range(module._KEPT + 100):
         exits._remember(pid, pid, 0)
     assert len(exits._recent) == module._KEPT
     assert exits.lookup(module._KEPT + 99) is not None
 
 
-def test_an_overflow_is_counted(exits):
+def test_an_overflow_is_counted(exits: Any) -> None:
     assert exits._socket is not None
     exits._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     for _ in range(40):
@@ -104,7 +105,7 @@ def test_an_overflow_is_counted(exits):
     assert exits.lost() == 0
 
 
-def test_held_processes_are_told_without_the_connector(by_pidfd):
+def test_held_processes_are_told_without_the_connector(by_pidfd: Any) -> None:
     assert not by_pidfd.listening
     assert "under a second" in by_pidfd.state.reason
     child = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(int(sys.stdin.read()))"], stdin=-1)
@@ -117,7 +118,7 @@ def test_held_processes_are_told_without_the_connector(by_pidfd):
     assert by_pidfd.drain() == []
 
 
-def test_where_nothing_tells_the_remedy_is_named(monkeypatch):
+def test_where_nothing_tells_the_remedy_is_named(monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "_NETLINK_CONNECTOR", 31)
     monkeypatch.setattr(module, "_pidfd_tells", lambda: False)
     state = Exits().state

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ RECORDED = Path(__file__).parents[1] / "data" / "agent" / "proc"
 
 
 @pytest.fixture
-def host(make_context, tmp_path):
+def host(make_context: Any, tmp_path: Any) -> Any:
     root = tmp_path / "proc"
     shutil.copytree(RECORDED, root)
     (root / "self").mkdir()
@@ -26,17 +27,19 @@ def host(make_context, tmp_path):
     clock = SettableClock()
     probe = HostProbe(make_context(clock), str(root))
 
-    def check():
+    states: list[Any] = []
+
+    def check() -> Any:
         out = Records(clock.now())
-        check.state = probe.check(clock.now(), out)
+        states.append(probe.check(clock.now(), out))
         return out
 
-    yield root, clock, check
+    yield root, clock, check, states
     probe.close()
 
 
-def test_a_recorded_machine(host, read_points):
-    root, clock, check = host
+def test_a_recorded_machine(host: Any, read_points: Any) -> None:
+    _, clock, check, _ = host
     points = read_points(check())
     assert points["system.cpu.time", "user"] == 1177.66
     assert points["system.cpu.time", "iowait"] == 25.67
@@ -49,10 +52,10 @@ def test_a_recorded_machine(host, read_points):
     assert points["system.network.errors", "eth0", "receive"] == 0
     assert points["system.pressure.stall.time", "cpu", "some"] == 224.165637
     assert points["system.pressure.stall.time", "io", "full"] == 22.521617
-    meminfo = dict(
-        (line.split()[0].rstrip(":"), int(line.split()[1]) * 1024)
+    meminfo = {
+        line.split()[0].rstrip(":"): int(line.split()[1]) * 1024
         for line in (RECORDED / "meminfo").read_text().splitlines()
-    )
+    }
     assert points["system.memory.limit",] == meminfo["MemTotal"]
     assert points["system.memory.usage", "used"] == meminfo["MemTotal"] - meminfo["MemAvailable"]
     assert points["system.memory.usage", "cached"] == meminfo["Cached"]
@@ -68,8 +71,8 @@ def test_a_recorded_machine(host, read_points):
     assert [key for key in read_points(check()) if key[0] == "system.filesystem.usage"]
 
 
-def test_the_second_reading_has_the_first_one_s_layout(host):
-    root, clock, check = host
+def test_the_second_reading_has_the_first_one_s_layout(host: Any) -> None:
+    _, clock, check, _ = host
     check()
     clock.advance(1)
     second = check()
@@ -79,18 +82,18 @@ def test_the_second_reading_has_the_first_one_s_layout(host):
     assert second.now + SECOND == third.now
 
 
-def test_a_kernel_without_pressure_is_said(host, read_points):
-    root, clock, check = host
+def test_a_kernel_without_pressure_is_said(host: Any, read_points: Any) -> None:
+    root, _, check, states = host
     shutil.rmtree(root / "pressure")
     points = read_points(check())
     assert not [key for key in points if "pressure" in key[0]]
-    assert check.state.name == "ok"
-    assert "pressure/cpu" in check.state.reason
-    assert check.state.remedy == "boot with psi=1"
+    assert states[-1].name == "ok"
+    assert "pressure/cpu" in states[-1].reason
+    assert states[-1].remedy == "boot with psi=1"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_this_machine(make_context, read_points):
+def test_this_machine(make_context: Any, read_points: Any) -> None:
     probe = HostProbe(make_context())
     assert probe.supported().name == "ok"
     out = Records(1)
@@ -101,7 +104,7 @@ def test_this_machine(make_context, read_points):
     assert points["system.cpu.time", "user"] > 0
 
 
-def test_partitions_are_their_disk_again():
+def test_partitions_are_their_disk_again() -> None:
     assert all(_is_partition(name) for name in ("sda1", "vda12", "nvme0n1p3", "mmcblk0p1"))
     assert not any(_is_partition(name) for name in ("sda", "vda", "nvme0n1", "nvme1n1", "mmcblk0", "dm-0"))
 
@@ -113,7 +116,9 @@ def test_partitions_are_their_disk_again():
         ("memory.usage_in_bytes", "memory.limit_in_bytes", "9223372036854771712"),
     ],
 )
-def test_cgroups_of_the_workload(tmp_path, read_points, usage, limit, unlimited):
+def test_cgroups_of_the_workload(
+    tmp_path: Any, read_points: Any, usage: Any, limit: Any, unlimited: Any
+) -> None:
     workload = Workload("a" * 32, "local")
     for pid, path in ((1, "/job"), (2, "/job"), (3, "/free"), (4, "/"), (5, "/gone")):
         process = Process(pid, pid)

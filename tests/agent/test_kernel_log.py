@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from misstep.agent import kernel_log
 from misstep.agent.kernel_lines import Reader
 from misstep.agent.kernel_log import KernelLogProbe
+from misstep.agent.probe import OK
 from misstep.agent.records import Records
 from misstep.agent.workload import Process
 
@@ -18,21 +20,21 @@ RECORDED = Path(__file__).parents[1] / "data" / "agent" / "kmsg_segfault_oom.txt
 
 
 @pytest.fixture
-def follow(make_context, tmp_path):
+def follow(make_context: Any, tmp_path: Any) -> Any:
     """A probe on a file of records: (context, append, check)."""
     path = tmp_path / "kmsg"
     path.write_bytes(b"")
     context = make_context(kernel_log=str(path))
     probes = []
 
-    def start():
+    def start() -> Any:
         probe = KernelLogProbe(context)
         probes.append(probe)
         assert probe.supported().name == "ok"
 
         def check() -> Records:
             out = Records(5_000)
-            assert probe.check(5_000, out).name == "ok"
+            assert probe.check(5_000, out) == OK
             context.spool.commit([out])
             return out
 
@@ -47,7 +49,7 @@ def follow(make_context, tmp_path):
         probe.close()
 
 
-def test_a_recorded_segfault_and_oom_kill(follow, read_events):
+def test_a_recorded_segfault_and_oom_kill(follow: Any, read_events: Any) -> None:
     context, append, start = follow
     victim = Process(6707, 4242)
     victim.title, victim.session = "ray::tokenize", "local/ray/ray/x"
@@ -120,20 +122,23 @@ def test_a_recorded_segfault_and_oom_kill(follow, read_events):
         ("nvidia-nvswitch0: SXid (PCI:0000:00:00.0): 20034, Fatal, Link 30 LTSSM Fault Up", "kernel.message", {}),
     ],
 )  # fmt: skip
-def test_what_lines_mean(text, event, attributes):
+def test_what_lines_mean(text: Any, event: Any, attributes: Any) -> None:
     line = Reader().read(6, text)
+    assert line is not None
     assert (line.event, line.attributes) == (event, attributes)
 
 
-def test_calm_lines_and_insides_of_traces_are_nobody_s_business():
+def test_calm_lines_and_insides_of_traces_are_nobody_s_business() -> None:
     reader = Reader()
     assert reader.read(6, "EXT4-fs (vda): mounted filesystem") is None
     assert reader.read(4, "RAX: 0000000000000000 RBX: 000000000c800000") is None
     assert reader.read(4, " dump_stack_lvl+0x57/0x80") is None
-    assert reader.read(4, "nvme nvme0: I/O 12 QID 3 timeout, reset controller").event == "kernel.message"
+    line = reader.read(4, "nvme nvme0: I/O 12 QID 3 timeout, reset controller")
+    assert line is not None
+    assert line.event == "kernel.message"
 
 
-def test_gaps_in_the_numbers_are_counted(follow, read_events):
+def test_gaps_in_the_numbers_are_counted(follow: Any, read_events: Any) -> None:
     context, append, start = follow
     check = start()
     append("4,10,1,-;a", "4,11,1,-;b", "4,15,1,-;c", "no record", "x,y,z,-;d")
@@ -143,7 +148,7 @@ def test_gaps_in_the_numbers_are_counted(follow, read_events):
     assert context.spool.dropped() == {"kernel": 5}
 
 
-def test_a_new_agent_goes_on_where_the_last_one_was(follow, read_events):
+def test_a_new_agent_goes_on_where_the_last_one_was(follow: Any, read_events: Any) -> None:
     _, append, start = follow
     check = start()
     append("4,1,1,-;a", "4,2,1,-;b")
@@ -154,7 +159,7 @@ def test_a_new_agent_goes_on_where_the_last_one_was(follow, read_events):
     assert again().events == []
 
 
-def test_a_half_written_line_waits_for_its_end(follow, read_events):
+def test_a_half_written_line_waits_for_its_end(follow: Any, read_events: Any) -> None:
     context, append, start = follow
     check = start()
     path = context.settings.agent.kernel_log
@@ -165,7 +170,7 @@ def test_a_half_written_line_waits_for_its_end(follow, read_events):
     assert [event.body for event in read_events(check().events)] == ["first half"]
 
 
-def test_a_flood_is_cut_and_counted(follow):
+def test_a_flood_is_cut_and_counted(follow: Any) -> None:
     _, append, start = follow
     check = start()
     append(*(f"4,{n},1,-;noise {n}" for n in range(500)))
@@ -181,18 +186,20 @@ def test_a_flood_is_cut_and_counted(follow):
         (PermissionError(1, "x"), "dmesg_restrict=0"),
     ],
 )
-def test_a_closed_log_is_named_with_its_remedy(make_context, monkeypatch, error, remedy):
+def test_a_closed_log_is_named_with_its_remedy(
+    make_context: Any, monkeypatch: Any, error: Any, remedy: Any
+) -> None:
     def refuse(*args: object) -> int:
         raise error
 
     probe = KernelLogProbe(make_context())
-    monkeypatch.setattr(kernel_log.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     state = probe.supported()
     assert state.name == "unsupported"
     assert remedy in state.remedy
 
 
-def test_an_overrun_device_is_read_on(make_context, monkeypatch, read_events):
+def test_an_overrun_device_is_read_on(make_context: Any, monkeypatch: Any, read_events: Any) -> None:
     """EPIPE, as the kernel gives it when a reader was too slow: the next number tells how many are gone."""
     answers = [
         b"4,5,100,-;a\n",
@@ -210,7 +217,7 @@ def test_an_overrun_device_is_read_on(make_context, monkeypatch, read_events):
     probe = KernelLogProbe(make_context())
     if probe.supported().name != "ok":
         pytest.skip("no kernel log here")
-    monkeypatch.setattr(kernel_log.os, "read", read)
+    monkeypatch.setattr(os, "read", read)
     now = time.time_ns()
     out = Records(now)
     probe.check(now, out)
@@ -220,7 +227,7 @@ def test_an_overrun_device_is_read_on(make_context, monkeypatch, read_events):
     assert sum(out.gaps.values()) == 3
 
 
-def test_a_real_crash_reaches_us_through_the_device(make_context, read_events):
+def test_a_real_crash_reaches_us_through_the_device(make_context: Any, read_events: Any) -> None:
     probe = KernelLogProbe(make_context())
     if probe.supported().name != "ok" or Path("/proc/sys/debug/exception-trace").read_text().strip() != "1":
         pytest.skip("the kernel log is closed or silent here")
@@ -239,4 +246,4 @@ def test_a_real_crash_reaches_us_through_the_device(make_context, read_events):
         pytest.skip("this kernel keeps crashes to itself (its rate limit, or another architecture)")
     assert found[0].name == "kernel.segfault"
     assert abs(found[0].time - time.time_ns()) < 10e9
-    assert os.path.basename(sys.executable)[:6] in found[0].attributes["process.executable.name"]
+    assert Path(sys.executable).name[:6] in found[0].attributes["process.executable.name"]

@@ -1,5 +1,7 @@
 """The encoder against opentelemetry-proto: what we write, the reference implementation reads back the same."""
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
@@ -21,18 +23,18 @@ RECORD = st.tuples(NANOS, NANOS, st.integers(0, 24), TEXT, st.dictionaries(TEXT,
 ENVELOPE = otlp.Envelope({"host.name": "n1", "process.pid": 7}, "misstep.agent", "1")
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     kind = value.WhichOneof("value")
     return getattr(value, kind) if kind else ""
 
 
-def scrub(value):
+def scrub(value: Any) -> Any:
     """Lone surrogates cannot travel; everything else has to."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 @given(st.lists(RECORD, max_size=4))
-def test_log_records_read_back_the_same(records):
+def test_log_records_read_back_the_same(records: Any) -> None:
     payload = b"".join(otlp.log_record(*record) for record in records)
     request = ExportLogsServiceRequest.FromString(ENVELOPE.request(payload))
     [held] = request.resource_logs
@@ -65,7 +67,7 @@ SERIES = st.builds(
 VALUES = st.floats(allow_nan=False)
 
 
-def read_points(payload):
+def read_points(payload: Any) -> Any:
     request = ExportMetricsServiceRequest.FromString(ENVELOPE.request(payload))
     found = []
     for metric in request.resource_metrics[0].scope_metrics[0].metrics:
@@ -92,7 +94,7 @@ def read_points(payload):
 
 @given(st.lists(SERIES, min_size=1, max_size=8), st.data())
 @settings(max_examples=60)
-def test_a_sheet_says_each_tick_what_a_fresh_one_says(series, data):
+def test_a_sheet_says_each_tick_what_a_fresh_one_says(series: Any, data: Any) -> None:
     """Three ticks, with the series of the second one shuffled or shortened: patching never shows through."""
     sheet = Sheet()
     for now in (1, 2, 2**60):
@@ -108,7 +110,7 @@ def test_a_sheet_says_each_tick_what_a_fresh_one_says(series, data):
         assert sorted((point[0], point[1], point[6]) for point in read) == expected
 
 
-def test_a_stable_sheet_changes_in_times_and_values_only():
+def test_a_stable_sheet_changes_in_times_and_values_only() -> None:
     series = [declared("system.memory.limit"), declared("process.cpu.time", {"process.pid": 7}, start=9)]
     sheet = Sheet()
     first, second = sheet.encode(1, series, [1.0, 2.0]), sheet.encode(2, series, [3.0, 4.0])
@@ -121,7 +123,7 @@ def test_a_stable_sheet_changes_in_times_and_values_only():
 
 
 @given(st.integers(0, 2**31), TEXT)
-def test_partial_success_is_understood(count, message):
+def test_partial_success_is_understood(count: Any, message: Any) -> None:
     message = scrub(message)
     answer = ExportLogsServiceResponse(
         partial_success=ExportLogsPartialSuccess(rejected_log_records=count, error_message=message)
@@ -130,12 +132,12 @@ def test_partial_success_is_understood(count, message):
 
 
 @given(st.binary(max_size=200))
-def test_any_answer_can_be_read(answer):
+def test_any_answer_can_be_read(answer: Any) -> None:
     count, message = otlp.rejected(answer)
     assert count >= 0 or message is not None
 
 
-def test_foreign_keys_do_not_pile_up():
+def test_foreign_keys_do_not_pile_up() -> None:
     for number in range(10_000):
         otlp.attribute(0x32, f"label-{number}", "x")
     assert len(otlp._KEYS) <= otlp._KEYS_LIMIT

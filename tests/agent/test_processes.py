@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from misstep.agent import roles
 from misstep.agent.exits import ExitProbe, Exits
-from misstep.agent.procfs import PAGE, parse_stat
 from misstep.agent.processes import ProcessProbe
+from misstep.agent.procfs import PAGE, parse_stat
 from misstep.agent.records import Records
 from misstep.core.clock import SettableClock
 
@@ -42,7 +43,7 @@ class Table:
     def remove(self, pid: int) -> None:
         shutil.rmtree(self.root / str(pid))
 
-    def stat(self, pid: int, **changes: str) -> None:
+    def stat(self, pid: int, **changes: tuple[str, str]) -> None:
         """Rewrite the stat line in place, so that descriptors that are kept see it."""
         path = self.root / str(pid) / "stat"
         text = path.read_text()
@@ -71,20 +72,23 @@ def ray(table: Table) -> Table:
 
 
 @pytest.fixture
-def probe_of(make_context):
-    made = []
+def probe_of(make_context: Any) -> Any:
+    made: list[Any] = []
 
-    def make(root: str = "/proc", clock=None):
+    def make(root: str = "/proc", clock: Any = None) -> Any:
         context = make_context(clock)
         exits = Exits()
         news = ExitProbe(exits)
         probe = ProcessProbe(context, exits, news, root)
         made.extend((probe, news))
 
+        states: list[Any] = []
+        probe.states = states  # type: ignore[attr-defined]
+
         def check() -> Records:
             out = Records(context.clock.now())
             news.check(out.now, out)
-            probe.state = probe.check(out.now, out)
+            states.append(probe.check(out.now, out))
             return out
 
         return context, check, probe
@@ -94,7 +98,7 @@ def probe_of(make_context):
         one.close()
 
 
-def test_a_recorded_ray_is_found_whole(ray, probe_of, read_events):
+def test_a_recorded_ray_is_found_whole(ray: Any, probe_of: Any, read_events: Any) -> None:
     context, check, probe = probe_of(str(ray.root), SettableClock())
     assert probe.supported().name == "ok"
     found = {event.attributes["process.pid"]: event for event in read_events(check().events)}
@@ -127,7 +131,7 @@ def test_a_recorded_ray_is_found_whole(ray, probe_of, read_events):
     assert context.workload.session_of(17550) == SESSION
 
 
-def test_known_processes_are_sampled_each_second(ray, probe_of, read_points):
+def test_known_processes_are_sampled_each_second(ray: Any, probe_of: Any, read_points: Any) -> None:
     _, check, _ = probe_of(str(ray.root), SettableClock())
     stat = parse_stat((ray.root / "17550" / "stat").read_bytes())
     points = read_points(check())
@@ -150,7 +154,9 @@ def test_known_processes_are_sampled_each_second(ray, probe_of, read_points):
     assert "D" in key
 
 
-def test_newcomers_are_seen_with_the_next_fork_and_renames_with_the_next_walk(ray, probe_of, read_events):
+def test_newcomers_are_seen_with_the_next_fork_and_renames_with_the_next_walk(
+    ray: Any, probe_of: Any, read_events: Any
+) -> None:
     clock = SettableClock()
     context, check, _ = probe_of(str(ray.root), clock)
     check()
@@ -169,9 +175,11 @@ def test_newcomers_are_seen_with_the_next_fork_and_renames_with_the_next_walk(ra
     assert context.workload.find(17600).title == "ray::tokenize"
 
 
-def test_a_child_that_has_not_called_exec_is_not_taken_for_its_parent(ray, probe_of, read_events):
+def test_a_child_that_has_not_called_exec_is_not_taken_for_its_parent(
+    ray: Any, probe_of: Any, read_events: Any
+) -> None:
     clock = SettableClock()
-    context, check, _ = probe_of(str(ray.root), clock)
+    _, check, _ = probe_of(str(ray.root), clock)
     check()
     raylet = json.loads(RECORDED.read_text())["17090"]
     fields = raylet["stat"].replace("17090", "17700", 1).replace("S 16206", "S 17090", 1)
@@ -186,7 +194,7 @@ def test_a_child_that_has_not_called_exec_is_not_taken_for_its_parent(ray, probe
     assert event.attributes["misstep.session"] == SESSION
 
 
-def test_a_reused_pid_is_another_process(ray, probe_of, read_events):
+def test_a_reused_pid_is_another_process(ray: Any, probe_of: Any, read_events: Any) -> None:
     clock = SettableClock()
     _, check, _ = probe_of(str(ray.root), clock)
     check()
@@ -201,7 +209,7 @@ def test_a_reused_pid_is_another_process(ray, probe_of, read_events):
     assert events[1].attributes["process.start_ticks"] == start + 900
 
 
-def test_a_cluster_is_named_by_the_address_of_its_events(ray, probe_of, read_events):
+def test_a_cluster_is_named_by_the_address_of_its_events(ray: Any, probe_of: Any, read_events: Any) -> None:
     files = json.loads(RECORDED.read_text())["17090"]
     variable = (
         "RAY_DASHBOARD_AGGREGATOR_AGENT_EVENTS_EXPORT_ADDR=http://127.0.0.1:7664/v1/ray/team-a/events\0"
@@ -223,13 +231,16 @@ def test_a_cluster_is_named_by_the_address_of_its_events(ray, probe_of, read_eve
         ("import os; os.kill(os.getpid(), 9)", "killed", "process.exit.signal", "SIGKILL", 13),
     ],
 )
-def test_how_a_real_rank_ends_is_told(probe_of, read_events, code, state, key, value, severity):
+def test_how_a_real_rank_ends_is_told(
+    probe_of: Any, read_events: Any, code: Any, state: Any, key: Any, value: Any, severity: Any
+) -> None:
     context, check, probe = probe_of()
     environment = {**os.environ, "RANK": "3", "WORLD_SIZE": "8"}
     child = subprocess.Popen(
         [sys.executable, "-c", f"import sys; print(flush=True); sys.stdin.read(); {code}", "--api-key=hush"],
         env=environment, stdin=-1, stdout=-1,
     )  # fmt: skip
+    assert child.stdout is not None
     child.stdout.readline()
     [started] = [e for e in read_events(check().events) if e.attributes["process.pid"] == child.pid]
     assert started.attributes["misstep.process.role"] == "rank"
@@ -251,7 +262,9 @@ def test_how_a_real_rank_ends_is_told(probe_of, read_events, code, state, key, v
     assert not [e for e in read_events(check().events) if e.attributes["process.pid"] == child.pid]
 
 
-def test_an_end_that_nobody_tells_is_unknown_with_the_reason(ray, probe_of, read_events):
+def test_an_end_that_nobody_tells_is_unknown_with_the_reason(
+    ray: Any, probe_of: Any, read_events: Any
+) -> None:
     clock = SettableClock()
     _, check, _ = probe_of(str(ray.root), clock)
     check()
@@ -266,7 +279,7 @@ def test_an_end_that_nobody_tells_is_unknown_with_the_reason(ray, probe_of, read
     assert event.body
 
 
-def test_a_registered_process_is_watched_and_a_dead_one_explained(probe_of, read_events):
+def test_a_registered_process_is_watched_and_a_dead_one_explained(probe_of: Any, read_events: Any) -> None:
     context, check, probe = probe_of()
     check()
     if not probe._exits.listening:
@@ -283,21 +296,16 @@ def test_a_registered_process_is_watched_and_a_dead_one_explained(probe_of, read
     [ended] = [e for e in read_events(check().events) if e.attributes["process.pid"] == child.pid]
     assert ended.attributes["process.exit.signal"] == "SIGTERM"
 
-    short = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid()); os._exit(5)"], capture_output=True
-    )
-    pid = int(short.stdout or 0) if short.stdout else 0
-    if not pid:
-        short = subprocess.Popen([sys.executable, "-c", "import os; os._exit(5)"])
-        short.wait()
-        pid = short.pid
+    short = subprocess.Popen([sys.executable, "-c", "import os; os._exit(5)"])
+    short.wait()
+    pid = short.pid
     context.workload.register(pid, session="local/ray/ray/x", role="ray_worker")
     [late] = [e for e in read_events(check().events) if e.attributes["process.pid"] == pid]
     assert (late.name, late.attributes["process.exit.code"]) == ("process.exit", 5)
     assert late.attributes["misstep.session"] == "local/ray/ray/x"
 
 
-def test_what_may_not_be_read_is_said(ray, probe_of, read_events, monkeypatch):
+def test_what_may_not_be_read_is_said(ray: Any, probe_of: Any, read_events: Any, monkeypatch: Any) -> None:
     from misstep.agent import procfs
 
     def refused(*args: object) -> dict[str, str]:
@@ -307,11 +315,11 @@ def test_what_may_not_be_read_is_said(ray, probe_of, read_events, monkeypatch):
     _, check, probe = probe_of(str(ray.root), SettableClock())
     events = read_events(check().events)
     assert {e.attributes["misstep.process.unread"] for e in events} == {"environ"}
-    assert "other users" in probe.state.reason
-    assert probe.state.remedy == "sudo misstep agent"
+    assert "other users" in probe.states[-1].reason
+    assert probe.states[-1].remedy == "sudo misstep agent"
 
 
-def test_command_lines_travel_without_secrets():
+def test_command_lines_travel_without_secrets() -> None:
     words = [
         "python",
         "x.py",
@@ -329,7 +337,7 @@ def test_command_lines_travel_without_secrets():
         assert kept in shown
 
 
-def test_stat_lines_with_brackets_and_spaces_in_the_name():
+def test_stat_lines_with_brackets_and_spaces_in_the_name() -> None:
     line = b"7 (a) b (c)) R 1 7 7 0 -1 4194560 1 0 0 0 30 12 0 0 20 0 5 0 999 1000 25 18446744073709551615 1 1 0\n"
     stat = parse_stat(line)
     assert (stat.name, stat.state, stat.parent, stat.threads, stat.cpu, stat.start) == (

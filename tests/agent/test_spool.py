@@ -4,6 +4,7 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def reading(*names: str, lines: int = 0, cursor: str = "", now: int = 1) -> Reco
     return out
 
 
-def drain(spool: Spool, read_events) -> list[str]:
+def drain(spool: Spool, read_events: Any) -> list[str]:
     found = []
     while spool.wait(0):
         flight = spool.claim()
@@ -41,7 +42,7 @@ def commit_metrics(spool: Spool, size: int, count: int = 1) -> None:
     spool.commit([], os.urandom(size), count)
 
 
-def test_what_was_committed_comes_out_in_order_and_once(make_spool, read_events):
+def test_what_was_committed_comes_out_in_order_and_once(make_spool: Any, read_events: Any) -> None:
     spool = make_spool()
     for number in range(5):
         spool.commit([reading(f"a{number}", f"b{number}", cursor=str(number))])
@@ -52,7 +53,7 @@ def test_what_was_committed_comes_out_in_order_and_once(make_spool, read_events)
     assert spool.waiting_bytes == 0
 
 
-def test_numbers_rise_and_events_go_before_lines_before_metrics(make_spool):
+def test_numbers_rise_and_events_go_before_lines_before_metrics(make_spool: Any) -> None:
     spool = make_spool()
     commit_metrics(spool, 100)
     spool.commit([reading(lines=3)])
@@ -68,7 +69,7 @@ def test_numbers_rise_and_events_go_before_lines_before_metrics(make_spool):
     ]
 
 
-def test_a_claim_stands_until_it_is_settled_and_survives_reopening(make_spool, tmp_path: Path):
+def test_a_claim_stands_until_it_is_settled_and_survives_reopening(make_spool: Any, tmp_path: Path) -> None:
     spool = make_spool()
     spool.commit([reading("first")])
     flight = spool.claim()
@@ -82,7 +83,7 @@ def test_a_claim_stands_until_it_is_settled_and_survives_reopening(make_spool, t
     assert again.claim().seq == flight.seq + 1
 
 
-def test_a_settled_request_that_was_not_yet_deleted_keeps_its_number(make_spool, tmp_path: Path):
+def test_a_settled_request_that_was_not_yet_deleted_keeps_its_number(make_spool: Any, tmp_path: Path) -> None:
     """Killed between the collector's answer and the next transaction: the same rows under the same number."""
     spool = make_spool()
     spool.commit([reading("x")])
@@ -90,14 +91,13 @@ def test_a_settled_request_that_was_not_yet_deleted_keeps_its_number(make_spool,
     spool.settle(flight)
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in os.listdir(tmp_path):
-        if name.startswith("spool.sqlite"):
-            (copy / name).write_bytes((tmp_path / name).read_bytes())
+    for path in tmp_path.glob("spool.sqlite*"):
+        (copy / path.name).write_bytes(path.read_bytes())
     again = make_spool(copy)
     assert again.claim() == flight
 
 
-def test_requests_are_cut_to_size(make_spool, read_events):
+def test_requests_are_cut_to_size(make_spool: Any, read_events: Any) -> None:
     spool = make_spool(limit=1 << 26)
     big = Records(1)
     for number in range(40):
@@ -113,7 +113,9 @@ def test_requests_are_cut_to_size(make_spool, read_events):
     assert len(sizes) <= 6
 
 
-def test_a_full_spool_gives_up_metrics_first_events_last_and_says_so(make_spool, read_events):
+def test_a_full_spool_gives_up_metrics_first_events_last_and_says_so(
+    make_spool: Any, read_events: Any
+) -> None:
     spool = make_spool(limit=200_000)
     for _ in range(30):
         commit_metrics(spool, 10_000, count=7)
@@ -135,7 +137,7 @@ def test_a_full_spool_gives_up_metrics_first_events_last_and_says_so(make_spool,
     assert "event" not in spool.dropped()
 
 
-def test_gaps_are_told_once_each_with_the_number(make_spool, read_events):
+def test_gaps_are_told_once_each_with_the_number(make_spool: Any, read_events: Any) -> None:
     clock = SettableClock()
     spool = make_spool(limit=50_000, clock=clock)
     for _ in range(10):
@@ -158,7 +160,7 @@ def test_gaps_are_told_once_each_with_the_number(make_spool, read_events):
     assert spool.claim() is None
 
 
-def test_a_reading_s_own_gaps_are_counted(make_spool, read_events):
+def test_a_reading_s_own_gaps_are_counted(make_spool: Any, read_events: Any) -> None:
     spool = make_spool()
     out = Records(1)
     out.gap("kernel", 3, "overwritten")
@@ -169,7 +171,7 @@ def test_a_reading_s_own_gaps_are_counted(make_spool, read_events):
     assert spool.dropped() == {"kernel": 5}
 
 
-def test_what_is_too_old_goes(make_spool):
+def test_what_is_too_old_goes(make_spool: Any) -> None:
     clock = SettableClock()
     spool = make_spool(age=60, clock=clock)
     commit_metrics(spool, 100, count=4)
@@ -179,7 +181,7 @@ def test_what_is_too_old_goes(make_spool):
     assert spool.dropped() == {"metric": 4, "event": 1}
 
 
-def test_what_is_in_flight_is_never_given_up(make_spool):
+def test_what_is_in_flight_is_never_given_up(make_spool: Any) -> None:
     clock = SettableClock()
     spool = make_spool(limit=30_000, age=60, clock=clock)
     commit_metrics(spool, 20_000, count=3)
@@ -196,7 +198,7 @@ def test_what_is_in_flight_is_never_given_up(make_spool):
     assert spool.dropped()["metric"] == 5 - left > 0
 
 
-def test_refused_records_are_counted(make_spool, read_events):
+def test_refused_records_are_counted(make_spool: Any, read_events: Any) -> None:
     spool = make_spool()
     spool.commit([reading("a", "b")])
     spool.settle(spool.claim(), dropped=2, reason="HTTP 400")
@@ -208,8 +210,8 @@ def test_refused_records_are_counted(make_spool, read_events):
 
 @pytest.mark.parametrize("damage", ["header", "middle", "empty", "text"])
 def test_a_damaged_spool_is_set_aside_and_a_new_boot_minted(
-    make_spool, tmp_path: Path, damage: str, read_events
-):
+    make_spool: Any, tmp_path: Path, damage: str, read_events: Any
+) -> None:
     spool = make_spool()
     for number in range(50):
         out = Records(1)
@@ -238,17 +240,17 @@ def test_a_damaged_spool_is_set_aside_and_a_new_boot_minted(
     if damage != "empty":  # an empty file is what SQLite makes itself before the first commit
         assert again.dropped() == {"spool": 1}
         assert any("was damaged" in body for body in bodies)
-        assert any(".damaged-" in name for name in os.listdir(tmp_path))
+        assert list(tmp_path.glob("*.damaged-*"))
 
 
-def test_damage_while_running_is_survived(make_spool, tmp_path: Path, read_events):
+def test_damage_while_running_is_survived(make_spool: Any, tmp_path: Path, read_events: Any) -> None:
     spool = make_spool()
     spool.commit([reading("before")])
     boot = spool.boot
     spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with open(tmp_path / "spool.sqlite", "r+b") as file:
         file.seek(4096)
-        file.write(b"\xff" * (os.path.getsize(tmp_path / "spool.sqlite") - 4096))
+        file.write(b"\xff" * ((tmp_path / "spool.sqlite").stat().st_size - 4096))
     spool._db.execute("PRAGMA cache_size=0")
     out = reading("during")
     try:
@@ -260,7 +262,7 @@ def test_damage_while_running_is_survived(make_spool, tmp_path: Path, read_event
     assert "after" in drain(spool, read_events)
 
 
-def test_a_full_disk_keeps_the_old_and_says_so(make_spool, read_events):
+def test_a_full_disk_keeps_the_old_and_says_so(make_spool: Any, read_events: Any) -> None:
     spool = make_spool(limit=1 << 26)
     spool.commit([reading("before", cursor="1")])
     pages = spool._db.execute("PRAGMA page_count").fetchone()[0]
@@ -282,7 +284,7 @@ def test_a_full_disk_keeps_the_old_and_says_so(make_spool, read_events):
     assert "lost" not in bodies
 
 
-def test_numbers_leap_after_the_machine_rebooted(make_spool):
+def test_numbers_leap_after_the_machine_rebooted(make_spool: Any) -> None:
     """SQLite may lose its newest commits with the power; numbers that the collector has seen must not come again."""
     spool = make_spool(host_boot="a")
     spool.commit([reading("x")])
@@ -295,19 +297,19 @@ def test_numbers_leap_after_the_machine_rebooted(make_spool):
     assert again.claim().seq >= flight.seq + 1_000_000
 
 
-def test_one_agent_per_folder(make_spool):
+def test_one_agent_per_folder(make_spool: Any) -> None:
     make_spool()
     with pytest.raises(UnavailableError, match=f"pid {os.getpid()}"):
         make_spool()
 
 
-def test_an_unwritable_folder_is_named(tmp_path: Path):
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         Spool(str(tmp_path / "file" / "x"), limit=1, age=1, gap_event=lambda *a: None)
 
 
-def test_waiting_ends_when_something_comes_and_when_it_closes(make_spool):
+def test_waiting_ends_when_something_comes_and_when_it_closes(make_spool: Any) -> None:
     spool = make_spool()
     assert spool.wait(0.01) is False
     threading.Timer(0.05, lambda: spool.commit([reading("x")])).start()
@@ -317,7 +319,7 @@ def test_waiting_ends_when_something_comes_and_when_it_closes(make_spool):
     assert spool.wait(10) is False
 
 
-def test_the_file_gives_space_back(make_spool, tmp_path: Path):
+def test_the_file_gives_space_back(make_spool: Any, tmp_path: Path) -> None:
     spool = make_spool(limit=1 << 26)
     for _ in range(20):
         commit_metrics(spool, 200_000)
@@ -333,7 +335,7 @@ def test_the_file_gives_space_back(make_spool, tmp_path: Path):
     db.close()
 
 
-def test_points_travel_through_the_spool(make_spool):
+def test_points_travel_through_the_spool(make_spool: Any) -> None:
     out = Records(5)
     out.point(declared("system.memory.limit"), 1.0)
     spool = make_spool()

@@ -1,7 +1,7 @@
 """The uplink against a real HTTP server that fails in every way."""
 
 import gzip
-import os
+import itertools
 import socket
 import struct
 import threading
@@ -150,7 +150,7 @@ def rig(make_spool: Any, server: Server) -> Iterator[Callable[..., Rig]]:
         one.uplink.close(0)
 
 
-def test_in_order_over_one_connection_with_our_headers(rig, server):
+def test_in_order_over_one_connection_with_our_headers(rig: Any, server: Any) -> None:
     found = rig(token="s3cret")
     for number in range(5):
         found.say(f"event {number}")
@@ -188,7 +188,7 @@ def nonsense(handler: Handler) -> None:
 
 
 @pytest.mark.parametrize("failure", [cut, reset, nonsense])
-def test_after_a_doubt_the_same_request_comes_again(rig, server, failure):
+def test_after_a_doubt_the_same_request_comes_again(rig: Any, server: Any, failure: Any) -> None:
     server.behaviours = [failure, failure]
     found = rig()
     found.say("x")
@@ -201,7 +201,7 @@ def test_after_a_doubt_the_same_request_comes_again(rig, server, failure):
     assert found.dropped() == {}
 
 
-def test_a_silent_collector_is_given_up_after_the_timeout(rig, server):
+def test_a_silent_collector_is_given_up_after_the_timeout(rig: Any, server: Any) -> None:
     release = threading.Event()
     server.behaviours = [lambda handler: release.wait(20) and None]
     found = rig(timeout=0.3)
@@ -211,7 +211,7 @@ def test_a_silent_collector_is_given_up_after_the_timeout(rig, server):
     assert server.seqs == [1, 1]
 
 
-def test_a_dribbling_collector_is_cut_off_at_the_deadline(rig, server):
+def test_a_dribbling_collector_is_cut_off_at_the_deadline(rig: Any, server: Any) -> None:
     """A byte now and then keeps every single read within its timeout."""
     release = threading.Event()
 
@@ -232,7 +232,7 @@ def test_a_dribbling_collector_is_cut_off_at_the_deadline(rig, server):
     assert server.seqs == [1, 1]
 
 
-def test_a_kept_connection_that_the_collector_closed_is_replaced_at_once(rig, server):
+def test_a_kept_connection_that_the_collector_closed_is_replaced_at_once(rig: Any, server: Any) -> None:
     def ok_then_close(handler: Handler) -> None:
         ok(handler)
         handler.close_connection = True
@@ -249,7 +249,7 @@ def test_a_kept_connection_that_the_collector_closed_is_replaced_at_once(rig, se
     assert server.seqs == [1, 2]
 
 
-def test_an_answer_without_end_is_not_read_to_its_end(rig, server, monkeypatch):
+def test_an_answer_without_end_is_not_read_to_its_end(rig: Any, server: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "RESPONSE_LIMIT", 100_000)
     sent = []
 
@@ -275,7 +275,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(rig, server, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_busy_means_again_with_backoff(rig, server, status):
+def test_busy_means_again_with_backoff(rig: Any, server: Any, status: Any) -> None:
     server.behaviours = [lambda handler: reply(handler, status)] * 3
     found = rig()
     found.say("x")
@@ -283,14 +283,14 @@ def test_busy_means_again_with_backoff(rig, server, status):
     found.settled()
     assert server.seqs == [1] * 4
     times = [when for _, _, _, when in server.requests]
-    waits = [b - a for a, b in zip(times, times[1:], strict=False)]
+    waits = [b - a for a, b in itertools.pairwise(times)]
     assert waits[0] >= 0.09
     assert waits[2] > waits[0]
     assert found.dropped() == {}
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
-def test_retry_after_is_obeyed(rig, server, form):
+def test_retry_after_is_obeyed(rig: Any, server: Any, form: Any) -> None:
     value = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
     server.behaviours = [lambda handler: reply(handler, 503, Retry_After=value)]
     found = rig()
@@ -300,7 +300,7 @@ def test_retry_after_is_obeyed(rig, server, form):
     assert 0.95 <= waited < 3
 
 
-def test_a_date_that_is_past_or_nonsense_does_not_stop_us():
+def test_a_date_that_is_past_or_nonsense_does_not_stop_us() -> None:
     assert module._seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert module._seconds("soon") is None
     assert module._seconds("") is None
@@ -308,7 +308,9 @@ def test_a_date_that_is_past_or_nonsense_does_not_stop_us():
 
 
 @pytest.mark.parametrize("status", [400, 413, 415])
-def test_what_the_collector_refuses_for_good_is_dropped_counted_and_told(rig, server, status):
+def test_what_the_collector_refuses_for_good_is_dropped_counted_and_told(
+    rig: Any, server: Any, status: Any
+) -> None:
     server.behaviours = [lambda handler: reply(handler, status)]
     found = rig()
     found.say("x", "y")
@@ -320,7 +322,7 @@ def test_what_the_collector_refuses_for_good_is_dropped_counted_and_told(rig, se
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_wrong_token_or_address_costs_nothing_but_time(rig, server, status):
+def test_a_wrong_token_or_address_costs_nothing_but_time(rig: Any, server: Any, status: Any) -> None:
     server.behaviours = [lambda handler: reply(handler, status)] * 2
     found = rig()
     found.say("x")
@@ -336,7 +338,7 @@ def test_a_wrong_token_or_address_costs_nothing_but_time(rig, server, status):
     assert found.dropped() == {}
 
 
-def test_a_request_that_breaks_the_collector_is_given_up_in_the_end(rig, server):
+def test_a_request_that_breaks_the_collector_is_given_up_in_the_end(rig: Any, server: Any) -> None:
     server.behaviours = [lambda handler: reply(handler, 500)] * module._SERVER_TRIES
     found = rig()
     found.say("x")
@@ -345,7 +347,7 @@ def test_a_request_that_breaks_the_collector_is_given_up_in_the_end(rig, server)
     assert found.dropped() == {"event": 1}
 
 
-def test_partial_success_counts_what_was_refused(rig, server):
+def test_partial_success_counts_what_was_refused(rig: Any, server: Any) -> None:
     answer = ExportLogsServiceResponse(
         partial_success=ExportLogsPartialSuccess(rejected_log_records=2, error_message="too many labels")
     )
@@ -358,7 +360,7 @@ def test_partial_success_counts_what_was_refused(rig, server):
     assert server.bodies[1] == ["the collector refused it: too many labels"]
 
 
-def test_the_endpoint_file_is_read_again_when_it_changes(rig, server, tmp_path: Path):
+def test_the_endpoint_file_is_read_again_when_it_changes(rig: Any, server: Any, tmp_path: Path) -> None:
     endpoint = tmp_path / "endpoint.json"
     found = rig(Finder("", str(endpoint)))
     found.say("x")
@@ -379,17 +381,19 @@ def test_the_endpoint_file_is_read_again_when_it_changes(rig, server, tmp_path: 
 
 def write(path: Path, url: str) -> None:
     path.with_suffix(".new").write_text(f'{{"collector": "{url}"}}')
-    os.replace(path.with_suffix(".new"), path)
+    path.with_suffix(".new").replace(path)
 
 
-def test_a_collector_that_is_away_gets_everything_when_it_is_back(make_spool):
+def test_a_collector_that_is_away_gets_everything_when_it_is_back(make_spool: Any) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     found = Rig(make_spool(), Finder(f"http://127.0.0.1:{port}", ""))
     found.say("while it was away")
     time.sleep(0.3)
-    assert "no answer" in found.coverage.state("agent").reason
+    state = found.coverage.state("agent")
+    assert state is not None
+    assert "no answer" in state.reason
     server = Server(port)
     try:
         found.settled()
@@ -399,7 +403,7 @@ def test_a_collector_that_is_away_gets_everything_when_it_is_back(make_spool):
         server.stop()
 
 
-def test_closing_sends_what_waits_but_does_not_wait_for_ever(rig, server):
+def test_closing_sends_what_waits_but_does_not_wait_for_ever(rig: Any, server: Any) -> None:
     found = rig()
     found.say("last words")
     found.uplink.close(5)

@@ -10,7 +10,7 @@ from misstep.agent.exits import ExitProbe, Exits
 from misstep.agent.otlp import Value
 from misstep.agent.probe import OK, SourceState, failing, unsupported
 from misstep.agent.process_table import ProcessTable
-from misstep.agent.procfs import TICKS, Stat, boot_time, parse_stat
+from misstep.agent.procfs import TICKS, boot_time, parse_stat, sample
 from misstep.agent.records import INFO, WARNING, Records
 from misstep.agent.series import Series, declared
 from misstep.agent.workload import Exit, Process
@@ -20,7 +20,7 @@ from misstep.core.clock import SECOND
 WATCHED_LIMIT = 1024
 """Processes that are sampled each second; each costs a descriptor and 10 µs."""
 _PATIENCE = 3
-_TELLING = frozenset("DZTt")
+_TELLING = frozenset((b"D", b"Z", b"T", b"t"))
 """States worth a point: running and sleeping are what processes do, and as series they would come and go each second."""
 
 
@@ -30,7 +30,7 @@ class _Watched:
     __slots__ = ("cpu", "fd", "gone", "memory", "name", "process", "session", "states")
 
     def __init__(self, process: Process, fd: int, name: str) -> None:
-        self.process, self.fd, self.name = process, fd, name
+        self.process, self.fd, self.name = process, fd, name.encode()
         self.session: str | None = None
         self.gone = 0
 
@@ -47,8 +47,9 @@ class _Watched:
             held[names.SESSION] = process.session
         self.memory = declared("process.memory.usage", held)
         self.cpu = declared("process.cpu.time", held, started)
-        self.states: dict[str, Series] = {
-            letter: declared("process.state", {**held, names.PROCESS_STATE: letter}) for letter in _TELLING
+        self.states: dict[bytes, Series] = {
+            letter: declared("process.state", {**held, names.PROCESS_STATE: letter.decode()})
+            for letter in _TELLING
         }
 
 
@@ -223,28 +224,25 @@ class ProcessProbe:
     # -- sampling ----------------------------------------------------------------------------------
     def _sample(self, watched: _Watched, out: Records) -> None:
         try:
-            held = parse_stat(os.pread(watched.fd, 1024, 0))
+            name, state, threads, cpu, memory = sample(os.pread(watched.fd, 1024, 0))
         except (OSError, ValueError):
             self._missing(watched, out)
             return
-        if held.state == "Z" and held.threads <= 1:
+        if state == b"Z" and threads <= 1:
             ended = self._exits.lookup(watched.process.pid)
             if ended is not None:
                 self._end(watched, ended, out)
                 return
         process = watched.process
-        if held.name != watched.name:
-            watched.name = held.name
+        if name != watched.name:
+            watched.name = name
             process.title = self._table.title(process.pid) or process.title
         if watched.session != process.session:
             watched.label(self._workload.entity(process), self._started(process))
-        self._put(watched, held, out)
-
-    def _put(self, watched: _Watched, held: Stat, out: Records) -> None:
-        out.point(watched.memory, held.memory)
-        out.point(watched.cpu, held.cpu / TICKS)
-        if held.state in _TELLING:
-            out.point(watched.states[held.state], 1.0)
+        out.point(watched.memory, memory)
+        out.point(watched.cpu, cpu / TICKS)
+        if state in _TELLING:
+            out.point(watched.states[state], 1.0)
 
     def _missing(self, watched: _Watched, out: Records) -> None:
         ended = self._exits.lookup(watched.process.pid)

@@ -53,6 +53,22 @@ def parse_stat(line: bytes) -> Stat:
     )
 
 
+def sample(line: bytes) -> tuple[bytes, bytes, int, int, int]:
+    """Of a stat line what is read each second: name, state letter, threads, clock ticks of CPU, resident bytes.
+
+    Half the cost of `parse_stat`, and it is the agent's innermost loop.
+
+    Raises:
+        ValueError: it is not such a line.
+    """
+    close = line.rindex(b")")
+    field = line[close + 2 :].split(b" ", 22)
+    if len(field) < 22:
+        raise ValueError("a stat line has more fields")
+    name = line[line.index(b"(") + 1 : close]
+    return name, field[0], int(field[17]), int(field[11]) + int(field[12]), int(field[21]) * PAGE
+
+
 def read(path: str, limit: int = _LIMIT) -> bytes:
     """The beginning of a file.
 

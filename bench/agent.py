@@ -1,0 +1,322 @@
+"""What the agent costs at 1 Hz: CPU of a core and memory, beside prometheus-node-exporter where it is installed.
+
+run: python -m bench.agent [--seconds N] [--plain]
+
+The load: this host, a Ray session with 32 workload processes, 10 log lines a second, the receiver idle, TLS to the
+collector; then memory one minute after a burst of 8 MB bodies of Ray events. GPUs and InfiniBand are not read yet.
+CPU is the scheduler's nanoseconds of all threads and children. PSS "alone" counts pages of files that only Python
+programs map as if no other Python ran on the host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+CPU_GOAL, MEMORY_GOAL, BURST_GOAL = 0.3, 28.0, 64.0
+_EVENTS = Path(__file__).parents[1] / "tests" / "data" / "ray" / "events.json"
+_SESSION = "session_2026-11-21_04-27-54_940903_16206"
+_BODY = 8 * 1000 * 1000
+
+
+class Cost(NamedTuple):
+    """Of a process with its children."""
+
+    cpu: float
+    quietest: float
+    pss: float
+    alone: float
+    private: float
+
+
+class _Sink(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def collector(folder: Path, *, tls: bool) -> Iterator[str]:
+    """A sink that says yes; its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
+    server.daemon_threads = True
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"{'https' if tls else 'http'}://localhost:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def certificate(folder: Path) -> bool:
+    """Make one for localhost; False where there is no openssl."""
+    if shutil.which("openssl") is None:
+        return False
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout key.pem -out cert.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    return subprocess.run(command.split(), cwd=folder, capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def workload(folder: Path, count: int = 32) -> Iterator[Path]:
+    """A raylet in name, ranks beneath it (all of them bash and sleep), and its session's logs folder."""
+    session = folder / "ray" / _SESSION
+    logs = session / "logs"
+    logs.mkdir(parents=True)
+    script = f"trap 'kill $(jobs -p)' TERM; for i in $(seq {count - 1}); do RANK=$i WORLD_SIZE={count - 1} sleep 100000 & done; wait"
+    child = subprocess.Popen(
+        ["bash", "-c", f'exec -a /opt/ray/raylet bash -c "$0" raylet --session_dir={session} --session-name={_SESSION}', script],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield logs
+    finally:
+        child.terminate()
+        child.wait()
+
+
+class Writer(threading.Thread):
+    """Ten lines a second into the logs of eight workers."""
+
+    def __init__(self, logs: Path) -> None:
+        super().__init__(daemon=True)
+        self._files = [
+            open(  # noqa: SIM115  they stay open until the benchmark ends
+                logs / f"worker-{n:056x}-01000000-{20000 + n}.out", "a", buffering=1
+            )
+            for n in range(8)
+        ]
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        number = 0
+        while not self.stop.wait(0.1):
+            number += 1
+            self._files[number % 8].write(f"step {number} loss {1 / number:.6f} tokens/s 12345 lr 0.0003\n")
+
+
+def measure(pid: int, seconds: float) -> Cost:
+    """CPU over `seconds` and in the quietest window of 10 s, memory at their end."""
+    windows: list[tuple[int, float]] = []
+    while sum(passed for _, passed in windows) < seconds:
+        before, started = nanoseconds(pid), time.monotonic()
+        time.sleep(min(10, seconds))
+        windows.append((nanoseconds(pid) - before, time.monotonic() - started))
+    total, passed = (sum(column) for column in zip(*windows, strict=True))
+    return Cost(total / passed / 1e7, min(used / lasted / 1e7 for used, lasted in windows), *memory(pid))
+
+
+def alone() -> None:
+    """As root, go on in a PID namespace of our own: what else runs on this machine is not our load."""
+    if os.geteuid() == 0 and shutil.which("unshare") and "BENCH_ALONE" not in os.environ:
+        os.environ["BENCH_ALONE"] = "1"
+        os.execvp(
+            "unshare",
+            [
+                "unshare",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                sys.executable,
+                "-m",
+                "bench.agent",
+                *sys.argv[1:],
+            ],
+        )
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children's children."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += family(int(child))
+    return found
+
+
+def nanoseconds(pid: int) -> int:
+    """Time on a processor of all threads, ended ones left out."""
+    return sum(
+        int((task / "schedstat").read_text().split()[0])
+        for one in family(pid)
+        for task in Path(f"/proc/{one}/task").iterdir()
+    )
+
+
+def memory(pid: int) -> tuple[float, float, float]:
+    """MiB: PSS; PSS as if no other Python ran here; private."""
+    pss = alone = private = 0
+    for one in family(pid):
+        ours = False
+        for line in Path(f"/proc/{one}/smaps").read_text().splitlines():
+            head, _, rest = line.partition(":")
+            if " " in head or not rest.endswith("kB"):
+                ours = any(word in line for word in ("python", "/site-packages/", "lib-dynload"))
+            elif head == "Pss":
+                pss += int(rest.split()[0])
+                alone += 0 if ours else int(rest.split()[0])
+            elif head == "Rss" and ours:
+                alone += int(rest.split()[0])
+            elif head in ("Private_Clean", "Private_Dirty"):
+                private += int(rest.split()[0])
+    return pss / 1024, alone / 1024, private / 1024
+
+
+def burst(port: int, count: int) -> int:
+    """Send bodies of Ray events as its aggregator does; bytes sent."""
+    events = json.loads(_EVENTS.read_text())
+    sent = 0
+    for body_number in range(count):
+        body: list[object] = []
+        size = number = 0
+        while size < _BODY:
+            one = dict(events[number % len(events)])
+            one["eventId"] = f"{body_number:04d}{number:024d}"[:28]
+            one["sessionName"] = _SESSION
+            body.append(one)
+            size += len(json.dumps(one)) + 1
+            number += 1
+        text = json.dumps(body, separators=(",", ":")).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("POST", "/v1/ray/ray/events", text, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        if answer.status != 200:
+            raise SystemExit(f"the receiver answered {answer.status}")
+        sent += len(text)
+    return sent
+
+
+def exporter(seconds: float) -> str:
+    """node_exporter, scraped each second."""
+    binary = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
+    if binary is None:
+        return "prometheus-node-exporter: not installed (apt-get install prometheus-node-exporter)"
+    port = free_port()
+    child = subprocess.Popen(
+        [binary, f"--web.listen-address=127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(50):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+                break
+            except OSError:
+                time.sleep(0.1)
+        before, started, scrapes = nanoseconds(child.pid), time.monotonic(), 0
+        while time.monotonic() - started < seconds:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+            scrapes += 1
+            time.sleep(1)
+        used, passed = nanoseconds(child.pid) - before, time.monotonic() - started
+        pss, _, private = memory(child.pid)
+        return (
+            f"prometheus-node-exporter, scraped at 1 Hz: {used / passed / 1e7:.2f} % of a core "
+            f"({used / scrapes / 1e6:.1f} ms a scrape), PSS {pss:.1f} MiB, private {private:.1f}"
+        )
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of each measurement")
+    parser.add_argument("--plain", action="store_true", help="HTTP to the collector instead of TLS")
+    parser.add_argument("--bodies", type=int, default=5, help="bodies of 8 MB in the burst")
+    options = parser.parse_args()
+    alone()
+    load = os.getloadavg()[0]
+    print(
+        f"{os.cpu_count()} processors, load {load:.1f}, Python {sys.version.split()[0]}, pid namespace of its own: {'BENCH_ALONE' in os.environ}"
+    )
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="misstep-bench-")))
+        tls = not options.plain and certificate(folder)
+        url = stack.enter_context(collector(folder, tls=tls))
+        logs = stack.enter_context(workload(folder))
+        writer = Writer(logs)
+        writer.start()
+        port = free_port()
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("MISSTEP_")},
+            "MISSTEP_AGENT_RAY_FOLDER": str(folder / "ray"),
+            "SSL_CERT_FILE": str(folder / "cert.pem"),
+        }
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "misstep.agent", "--data", str(folder / "data"), "--collector", url, "--port", str(port)],
+            env=environment,
+        )  # fmt: skip
+        try:
+            time.sleep(8)
+            cost = measure(agent.pid, options.seconds)
+            print(
+                f"misstep agent, {'TLS' if tls else 'plain HTTP'}, 32 workload processes, 10 log lines/s: "
+                f"{cost.cpu:.2f} % of a core, {cost.quietest:.2f} in the quietest 10 s (goal {CPU_GOAL}), PSS {cost.pss:.1f} MiB, alone {cost.alone:.1f} "
+                f"(goal {MEMORY_GOAL:.0f}), private {cost.private:.1f}",
+                flush=True,
+            )
+            before, started = nanoseconds(agent.pid), time.monotonic()
+            sent = burst(port, options.bodies)
+            took = time.monotonic() - started
+            used = (nanoseconds(agent.pid) - before) / 1e9
+            peak = next(
+                line.split()[1]
+                for line in Path(f"/proc/{agent.pid}/status").read_text().splitlines()
+                if line.startswith("VmHWM")
+            )
+            print(
+                f"burst of {sent / 1e6:.0f} MB: {took:.1f} s, {used:.1f} s of CPU, peak RSS {int(peak) / 1024:.1f} MiB"
+            )
+            after = measure(agent.pid, 60)
+            print(
+                f"one minute after it: PSS {after.pss:.1f} MiB, alone {after.alone:.1f} (goal {BURST_GOAL:.0f}), "
+                f"private {after.private:.1f}"
+            )
+        finally:
+            writer.stop.set()
+            agent.send_signal(signal.SIGTERM)
+            agent.wait()
+    print(exporter(min(options.seconds, 30)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
