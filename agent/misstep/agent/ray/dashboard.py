@@ -87,7 +87,8 @@ class RayDashboard:
         for name in [name for name in self._asked if name not in live]:
             del self._asked[name]
         for one in live.values():
-            self._context.coverage.report(self.source, self._session(one), one.session)
+            if one.nodes:  # the first raylet knows the dashboard's address
+                self._context.coverage.report(self.source, self._session(one), one.session)
 
     def _session(self, one: RaySession) -> SourceState:
         known = one.any()

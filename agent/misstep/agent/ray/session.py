@@ -13,8 +13,8 @@ from misstep.agent.ray.cluster import RayProcess
 from misstep.agent.workload import Exit
 from misstep.core.clock import SECOND
 
-_SILENT_AFTER = 20 * SECOND
-"""Monotonic nanoseconds after which a stream that is switched on and says nothing counts as failing: Ray's agent takes some 5 s to start."""
+_SILENT_AFTER = 45 * SECOND
+"""Monotonic nanoseconds after which a stream that is switched on and says nothing counts as failing: Ray's agent takes 5 s to start, and on a loaded machine 30."""
 _START_STREAM = 'misstep run -- COMMAND, or: eval "$(misstep env ray)" before ray start'
 
 
