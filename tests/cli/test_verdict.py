@@ -47,6 +47,7 @@ def test_ascii_terminal(incident: dict[str, Any]) -> None:
 def test_colors_add_nothing_but_color(incident: dict[str, Any]) -> None:
     colored = render(incident, color=True, width=100, zone=UTC)
     assert "\x1b[31;1m✗\x1b[0m" in colored
+    assert "\x1b[m" not in colored
     assert "\x1b" not in render(incident, width=100, zone=UTC)
     assert re.sub(r"\x1b\[[\d;]*m", "", colored).rstrip() == render(incident, width=100, zone=UTC)
 

@@ -66,7 +66,7 @@ def plain(text: str) -> str:
 
 def paint(text: str, *styles: str, on: bool) -> str:
     """The text in a style (``bold``, ``dim``, ``red``, ``green``, ``yellow``, ``cyan``), if `on`."""
-    if not on or not text:
+    if not on or not text or not styles:
         return text
     return f"\x1b[{';'.join(_CODES[s] for s in styles)}m{text}\x1b[0m"
 
