@@ -134,6 +134,32 @@ def test_a_flipped_bit_costs_at_most_the_rows_that_it_touches(
     again.close()
 
 
+@pytest.mark.parametrize("at", [0, 9, 17, 30])
+def test_a_damaged_head_of_the_log_costs_nothing(tmp_path: Path, at: int) -> None:
+    written = fill(tmp_path, 5)
+    content = bytearray(log_of(tmp_path).read_bytes())
+    content[at] ^= 0xFF
+    log_of(tmp_path).write_bytes(content)
+    journal = open_journal(tmp_path / "dead")
+    assert pending(journal) == written
+    assert journal.counts["journal_damaged_segments"] == 1
+    assert journal.marks[("agent", "boot")].agent_seq == 10
+    journal.close()
+
+
+def test_a_segment_that_was_killed_at_birth_is_nothing(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.append([row(1)], {})
+    journal.close()
+    unborn = sqlite3.connect(path_of(tmp_path / "journal", 2))
+    unborn.execute("PRAGMA journal_mode=WAL")
+    unborn.close()
+    again = open_journal(tmp_path)
+    assert pending(again) == [row(1)]
+    assert not again.counts
+    again.close()
+
+
 def test_a_damaged_page_in_the_database_itself_hides_only_its_rows(tmp_path: Path) -> None:
     written = fill(tmp_path, 8, size=9000)
     base = path_of(tmp_path / "dead" / "journal", 1)
@@ -232,5 +258,5 @@ def test_frames_are_read_as_sqlite_writes_them(tmp_path: Path) -> None:
     assert log is not None
     assert log.torn == 0
     size = log_of(tmp_path).stat().st_size
-    assert len(log.frames) == (size - 32) // (24 + log.page_size)
-    assert struct.unpack(">I", log_of(tmp_path).read_bytes()[8:12])[0] == log.page_size
+    assert len(log.frames) == (size - 32) // (24 + 4096)
+    assert struct.unpack(">I", log_of(tmp_path).read_bytes()[8:12])[0] == 4096

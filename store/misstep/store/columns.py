@@ -141,23 +141,27 @@ class RecentIds:
     def __init__(self, size: int) -> None:
         self._size = size
         self._current, self._previous = IdSet(), IdSet()
+        self._in_both = 0
 
     def __len__(self) -> int:
-        return len(self._current) + len(self._previous)
+        return len(self._current) + len(self._previous) - self._in_both
 
     def contains(self, ids: U64) -> NDArray[np.bool_]:
         """Mask of those that are remembered."""
         return self._current.contains(ids) | self._previous.contains(ids)
 
     def add(self, ids: U64) -> None:
-        """Remember ids."""
+        """Remember ids, each given once."""
         if len(self._current) >= self._size:
             self.rotate()
-        self._current.add(ids)
+        new = ids[~self._current.contains(ids)]
+        self._in_both += int(self._previous.contains(new).sum())
+        self._current.add(new)
 
     def rotate(self) -> None:
         """Forget what was not added since the last rotation."""
         self._previous, self._current = self._current, IdSet()
+        self._in_both = 0
 
 
 def _found(known: U64, ids: U64) -> NDArray[np.bool_]:

@@ -205,7 +205,7 @@ class Ingest:
         learned: _Learned,
     ) -> None:
         tables["logs"].append(logs.table(keep, seq, received))
-        ids = logs.event_ids[keep]
+        ids = np.unique(logs.event_ids[keep])
         learned.events.append(event_hashes(ids[ids != ""]))
         self._resource_rows(logs, np.flatnonzero(keep), seq[logs.request], tables, learned)
 

@@ -181,6 +181,9 @@ class Journal:
 
     def _open(self, path: Path) -> tuple[Segment, bool] | None:
         """A segment to read, and whether it was undamaged; None if there is nothing in it."""
+        if salvage.unborn(path):
+            remove(path)
+            return None
         segment = None
         try:
             segment = Segment(path)

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from misstep.store.segment import HighWater, Marks, Row, parts, whole
 
-_LOG_HEAD = struct.Struct(">IIIIIIII")
+_LOG_HEAD = 32
 _FRAME_HEAD = struct.Struct(">IIIIII")
+_TITLE = b"SQLite format 3\0"
 _MAX_FRAME = struct.Struct("=I")
 _MAX_FRAME_AT = 16
-_MAGIC = (0x377F0682, 0x377F0683)
+_PAGE = 4096
+"""Bytes; SQLite's default, which we never change."""
 _GIVE_UP = 5_000
 """Positions in a row at which nothing is found before the search ends."""
 
@@ -28,12 +31,10 @@ class Log(NamedTuple):
     """The frames of a write-ahead log that belong to its last run.
 
     Attributes:
-        page_size: bytes.
         frames: page number and offset of the page's bytes, up to the last commit.
         torn: bytes after them that belong to no frame of this run.
     """
 
-    page_size: int
     frames: list[tuple[int, int]]
     torn: int
 
@@ -83,21 +84,36 @@ def salvage(path: Path) -> Salvage:
     return Salvage(rows, marks, rows[-1].seq - rows[0].seq + 1 - len(rows) if rows else 0)
 
 
+def unborn(path: Path) -> bool:
+    """Whether the segment was killed before its first commit: nothing was ever acknowledged from it."""
+    log = parts(path)[1]
+    size = path.stat().st_size
+    if size and (size != _PAGE or not path.read_bytes().startswith(_TITLE)):
+        return False
+    if not log.exists() or log.stat().st_size == 0:
+        return True
+    found = read_log(path)
+    return found is not None and not found.frames and not found.torn
+
+
 def read_log(path: Path) -> Log | None:
-    """The frames of a segment's write-ahead log; None if there is none."""
+    """The frames of a segment's write-ahead log; None if there is none.
+
+    The log's own head is not needed: a segment is never checkpointed while it is written, so its page size is
+    ours, and the salts that most frames have are those of its only run.
+    """
     log = parts(path)[1]
     data = log.read_bytes() if log.exists() else b""
-    if len(data) < _LOG_HEAD.size:
+    if len(data) < _LOG_HEAD:
         return None
-    magic, _version, page_size, _sequence, *salts, _sum, _sum2 = _LOG_HEAD.unpack_from(data)
-    if magic not in _MAGIC or page_size < 512 or page_size & (page_size - 1):
-        return None
-    step = _FRAME_HEAD.size + page_size
+    step = _FRAME_HEAD.size + _PAGE
+    heads = [(at, _FRAME_HEAD.unpack_from(data, at)) for at in range(_LOG_HEAD, len(data) - step + 1, step)]
+    salts = Counter((own, other) for _, (page, _, own, other, _, _) in heads if page and (own or other))
+    run = salts.most_common(1)[0][0] if salts else (0, 0)
     frames: list[tuple[int, int]] = []
     committed = torn_bytes = 0
-    for at in range(_LOG_HEAD.size, len(data) - step + 1, step):
-        page, size, *own, _sum, _sum2 = _FRAME_HEAD.unpack_from(data, at)
-        if own != salts or page == 0:
+    for at, (page, size, own, other, _, _) in heads:
+        if (own, other) != run or page == 0:
             # Damage to a frame's head hides one page; the frames behind it are looked at all the same.
             torn_bytes += step
             frames.append((0, at))
@@ -106,7 +122,7 @@ def read_log(path: Path) -> Log | None:
         frames.append((page, at + _FRAME_HEAD.size))
         if size:
             committed = len(frames)
-    return Log(page_size, frames[:committed], torn_bytes)
+    return Log(frames[:committed], torn_bytes)
 
 
 def _accepted(path: Path) -> int:
@@ -126,14 +142,13 @@ def _image(path: Path) -> bytearray:
         for page, at in log.frames:
             if page == 0:
                 continue
-            end = page * log.page_size
+            end = page * _PAGE
             if len(image) < end:
                 image.extend(bytes(end - len(image)))
-            image[end - log.page_size : end] = data[at : at + log.page_size]
-    if len(image) >= 100:
+            image[end - _PAGE : end] = data[at : at + _PAGE]
+    if len(image) >= _PAGE:
         image[18:20] = b"\x01\x01"  # read and write version: rollback journal, for an image has no log
-        size = len(image) // (struct.unpack_from(">H", image, 16)[0] or 1)
-        struct.pack_into(">I", image, 28, size)
+        struct.pack_into(">I", image, 28, len(image) // _PAGE)
     return image
 
 
