@@ -201,7 +201,7 @@ def test_a_closed_log_is_named_with_its_remedy(
 
 def test_an_overrun_device_is_read_on(make_context: Any, monkeypatch: Any, read_events: Any) -> None:
     """EPIPE, as the kernel gives it when a reader was too slow: the next number tells how many are gone."""
-    answers = [
+    answers: list[Any] = [
         b"4,5,100,-;a\n",
         BrokenPipeError(32, "x"),
         b"4,9,200,-;b\n KEY=value\n",
@@ -212,7 +212,7 @@ def test_an_overrun_device_is_read_on(make_context: Any, monkeypatch: Any, read_
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return bytes(answer)
 
     probe = KernelLogProbe(make_context())
     if probe.supported().name != "ok":

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import random
-import socket
 import threading
 import time
 import zlib
-from typing import NamedTuple
 
 from misstep.agent.coverage import Coverage
+from misstep.agent.exchange import Answer, AnswerError, Exchange, NoAnswerError
 from misstep.agent.otlp import Envelope, rejected
 from misstep.agent.probe import OK, SourceState, failing
 from misstep.agent.spool import Flight, Spool
 from misstep.agent.target import Finder, Target
-from misstep.agent.web import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, connection
 from misstep.core.clock import SECOND
-from misstep.core.errors import StorageError
+from misstep.core.errors import SettingsError, StorageError
 
 RESPONSE_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer that are read; more is not a collector's."""
@@ -30,12 +28,6 @@ _RETRY_AFTER_CAP = 300.0
 _LOOK = 0.25
 
 
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
-    retry_after: str
-
-
 class Uplink:
     """A thread that drains the spool.
 
@@ -43,6 +35,9 @@ class Uplink:
         token: bearer token, or empty.
         timeout: seconds for connecting and for each read.
         deadline: seconds for a whole request; `watch` cuts it off then.
+
+    Raises:
+        SettingsError: the token cannot be sent.
     """
 
     def __init__(
@@ -59,17 +54,19 @@ class Uplink:
     ) -> None:
         self._spool, self._envelope, self._finder, self._coverage = spool, envelope, finder, coverage
         self._timeout, self._deadline = timeout, round(deadline * SECOND)
-        self._headers = {
-            "Content-Type": "application/x-protobuf",
-            "Content-Encoding": "gzip",
-            "User-Agent": "misstep-agent",
-            "Misstep-Agent": agent,
-        }
+        lines = [
+            "Content-Type: application/x-protobuf",
+            "Content-Encoding: gzip",
+            "User-Agent: misstep-agent",
+        ]
+        lines.append(f"Misstep-Agent: {agent}")
         if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+            if not (token.isascii() and token.isprintable()):
+                raise SettingsError("the token has characters that no header can carry")
+            lines.append(f"Authorization: Bearer {token}")
+        self._headers = "".join(line + "\r\n" for line in lines).encode()
         self._closing = threading.Event()
-        self._connection: HTTPConnection | None = None
-        self._target: Target | None = None
+        self._exchange: Exchange | None = None
         self._since = 0
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
@@ -79,12 +76,9 @@ class Uplink:
 
     def watch(self) -> None:
         """Cut off a request that dribbles past its deadline; the agent's loop calls this each tick."""
-        since, held = self._since, self._connection
+        since, held = self._since, self._exchange
         if since and held is not None and time.monotonic_ns() - since > self._deadline:
-            try:
-                held.sock.shutdown(socket.SHUT_RDWR)
-            except (AttributeError, OSError):
-                pass  # it came to an end by itself in the meantime
+            held.cut()
 
     def close(self, grace: float = 2.0) -> None:
         """Send what waits for at most `grace` seconds, then stop; the rest stays in the spool."""
@@ -130,7 +124,7 @@ class Uplink:
             tries += 1
             try:
                 answer = self._send(target, flight, body)
-            except (OSError, HTTPException) as error:
+            except (OSError, AnswerError) as error:
                 self._disconnect()
                 if self._closing.is_set():
                     return
@@ -141,7 +135,7 @@ class Uplink:
                 return
             self._pause(tries, target, answer.retry_after)
 
-    def _settled(self, flight: Flight, answer: _Answer, target: Target, tries: int) -> bool:
+    def _settled(self, flight: Flight, answer: Answer, target: Target, tries: int) -> bool:
         """Act on an answer; False means that the request has to be sent again."""
         status = answer.status
         if 200 <= status < 300:
@@ -167,35 +161,33 @@ class Uplink:
         self._spool.settle(flight, flight.records, f"the collector refused the request (HTTP {status})")
         return True
 
-    def _send(self, target: Target, flight: Flight, body: bytes) -> _Answer:
-        headers = {**self._headers, "Misstep-Boot": flight.boot, "Misstep-Seq": str(flight.seq)}
-        held = self._connected(target)
-        fresh = held.sock is None
+    def _send(self, target: Target, flight: Flight, body: bytes) -> Answer:
+        if self._exchange is None or self._exchange.target != target:
+            self._disconnect()
+            self._exchange = Exchange(target, self._timeout, RESPONSE_LIMIT)
+        held = self._exchange
+        path = f"/v1/{flight.signal}"
+        headers = self._headers + b"Misstep-Boot: %s\r\nMisstep-Seq: %d\r\n" % (
+            flight.boot.encode(),
+            flight.seq,
+        )
+        used_before = held.is_open
         self._since = time.monotonic_ns()
         try:
             try:
-                held.request("POST", f"{target.path}/v1/{flight.signal}", body, headers)
-                return _read(held.getresponse(), held)
-            except (BrokenPipeError, ConnectionResetError, BadStatusLine):
-                if fresh or self._closing.is_set():
+                return held.post(path, headers, body)
+            except (BrokenPipeError, ConnectionResetError, NoAnswerError):
+                if not used_before or self._closing.is_set():
                     raise
-                held.close()  # a kept connection may have been closed while it idled: once more on a new one
-                held.request("POST", f"{target.path}/v1/{flight.signal}", body, headers)
-                return _read(held.getresponse(), held)
+                held.close()  # the collector closed it while it idled: once more on a new one
+                return held.post(path, headers, body)
         finally:
             self._since = 0
 
-    def _connected(self, target: Target) -> HTTPConnection:
-        if self._connection is None or self._target != target:
-            self._disconnect()
-            self._connection = connection(target.scheme, target.host, target.port, self._timeout)
-            self._target = target
-        return self._connection
-
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
 
     def _pause(self, tries: int, target: Target | None, retry_after: str) -> None:
         """Wait before the next try; cut short when the collector's address changes or the agent closes."""
@@ -214,25 +206,6 @@ class Uplink:
     def _say(self, state: SourceState) -> None:
         if self._coverage.state("agent") != state:
             self._coverage.report("agent", state)
-
-
-def _read(response: HTTPResponse, held: HTTPConnection) -> _Answer:
-    if response.length is None and not response.chunked:
-        raise HTTPException("the answer does not say where it ends, or broke off before it did")
-    parts, size = [], 0
-    while size <= RESPONSE_LIMIT and (part := response.read1(65536)):
-        parts.append(part)
-        size += len(part)
-    if size > RESPONSE_LIMIT:
-        held.close()  # the rest of it is in the way of the next answer
-        parts = []
-    elif response.length:
-        raise HTTPException(f"the answer broke off {response.length} bytes early")
-    elif response.will_close:
-        held.close()
-    else:
-        response.close()  # read1 does not mark it as read to its end, and the connection would refuse the next request
-    return _Answer(response.status, b"".join(parts), response.getheader("Retry-After") or "")
 
 
 def _seconds(retry_after: str) -> float | None:
