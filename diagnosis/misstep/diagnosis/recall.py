@@ -14,6 +14,31 @@ if TYPE_CHECKING:
     from misstep.diagnosis.window import View
     from misstep.store.rows import LogRow
 
+OWN = (
+    "session.end", "ray.node.definition", "ray.node.lifecycle", "ray.worker.definition", "ray.worker.lifecycle",
+    "ray.actor.definition", "ray.actor.lifecycle", "ray.job.definition", "ray.job.lifecycle", "ray.submission",
+    "ray.task.lifecycle", "ray.demand", "process.start", "process.exit", "process.exception", "command.start", "command.exit",
+)  # fmt: skip
+"""Events of a session that every tick asks about in one way or another: what is new of them is read at once."""
+
+COMMON = ("source.state", "agent.gap", "kernel.oom_kill", "kernel.segfault")
+"""The same for events that may belong to no session."""
+
+MOVES = {
+    "ray.task.lifecycle": (
+        "SUBMITTED_TO_WORKER",
+        "RUNNING",
+        "FINISHED",
+        "FAILED",
+        "GETTING_AND_PINNING_ARGS",
+    ),
+    "ray.actor.lifecycle": ("ALIVE",),
+    "ray.node.lifecycle": ("ALIVE",),
+    "ray.job.lifecycle": ("CREATED",),
+}
+"""Events and states by which a session gets on."""
+
+_SKEW = 60_000_000_000
 FORGET_AFTER = 60
 """Ticks for which an answer that nobody asks for is kept."""
 _WHOLE = 1 << 62
@@ -56,6 +81,18 @@ class Question(NamedTuple):
             newest=self.newest,
         )
 
+    def takes(self, row: LogRow, since: int) -> bool:
+        """Whether a new row belongs to its answer."""
+        return (
+            (self.session is None or row.session == self.session)
+            and row.event in self.events
+            and (not self.states or row.state in self.states)
+            and (not self.entities or row.entity in self.entities)
+            and row.ts >= since
+            and all(row.attributes.get(name) == value for name, value in self.attributes)
+            and (not self.contains or any(part in row.body for part in self.contains))
+        )
+
 
 class _Answer:
     """Rows with ts >= `since`, complete up to the journal position `seq`."""
@@ -76,22 +113,44 @@ class Recall:
         self._answers: dict[Question, _Answer] = {}
         self._nothing: dict[tuple[object, ...], tuple[int, int]] = {}
         self._newest: dict[str, int] = {}
+        self._arrived: dict[str, list[LogRow]] = {}
+        self._before = self._first = self._moved = 0
         self._seq = 0
         self._tick = 0
 
-    def begin(self, view: View) -> None:
-        """A tick begins: learn which events have new rows."""
+    def begin(self, view: View, session: str, at: int) -> None:
+        """A tick begins: read what is new of the session's telling events, and learn which others have new rows."""
         self._tick += 1
         seq = view.position()[0]
+        self._arrived = {}
+        self._before = self._seq
         if seq > self._seq:
+            if self._seq:
+                self._read(view, session)
             for event in view.count_logs(by="event", after=(self._seq, _WHOLE)):
+                if event not in OWN and event not in COMMON:
+                    self._newest[event] = seq
+            for event in self._arrived:
                 self._newest[event] = seq
+        self._first = self._first or at
         self._seq = seq
         idle = [
             question for question, answer in self._answers.items() if answer.used + FORGET_AFTER < self._tick
         ]
         for question in idle:
             del self._answers[question]
+
+    def _read(self, view: View, session: str) -> None:
+        rows = view.logs(session=session, events=OWN, after=(self._seq, _WHOLE))
+        rows += view.logs(events=COMMON, after=(self._seq, _WHOLE))
+        for row in rows:
+            self._arrived.setdefault(row.event, []).append(row)
+            if row.state in MOVES.get(row.event, ()):
+                self._moved = max(self._moved, row.ts)
+
+    def moved(self, since: int) -> bool | None:
+        """Whether anything moved since a moment; None if that was before this memory began."""
+        return self._moved >= since if self._first and since >= self._first + _SKEW else None
 
     def rows(self, view: View, question: Question, since: int | None) -> list[LogRow]:
         """The rows of a question with ts >= `since`, in journal order."""
@@ -127,16 +186,28 @@ class Recall:
 
     def _extend(self, view: View, question: Question, known: _Answer, start: int) -> bool:
         """Bring an answer up to date; False if it has to be asked anew."""
-        if question.limit is not None and len(known.rows) >= question.limit:
-            return self._untouched(question, known) and start == known.since
         if self._untouched(question, known):
-            return True
-        if question.limit is not None:
-            return False
-        fresh = question.ask(view, start or None, after=(known.seq, _WHOLE))
+            known.seq = self._seq
+            return question.limit is None or len(known.rows) < question.limit or start == known.since
+        fresh = self._fresh(view, question, known, start)
+        if question.limit is not None and len(known.rows) + len(fresh) >= question.limit:
+            return False  # which rows the limit keeps, the store knows
         known.rows = [row for row in known.rows if row.ts >= start] + fresh
         known.since, known.seq = start, self._seq
         return True
+
+    def _fresh(self, view: View, question: Question, known: _Answer, start: int) -> list[LogRow]:
+        """What is new of an answer, in journal order."""
+        at_hand = OWN if question.session is not None else COMMON
+        if known.seq == self._before and question.events and set(question.events) <= set(at_hand):
+            rows = [
+                row
+                for event in question.events
+                for row in self._arrived.get(event, ())
+                if question.takes(row, start)
+            ]
+            return sorted(rows, key=lambda row: (row.seq, row.row))
+        return question.ask(view, start or None, after=(known.seq, _WHOLE))
 
     def _untouched(self, question: Question, known: _Answer) -> bool:
         return all(self._newest.get(event, 0) <= known.seq for event in self._touching(question))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from misstep.core.identity import Entity
-from misstep.diagnosis.recall import Question, Recall, question
+from misstep.diagnosis.recall import MOVES, Question, Recall, question
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
 
 SECOND = 1_000_000_000
@@ -106,7 +106,7 @@ class Window:
 
     def __init__(self, view: View, session: str, at: int, recall: Recall | None = None) -> None:
         self._recall = recall or Recall()
-        self._recall.begin(view)
+        self._recall.begin(view, session, at)
         self.view = view
         self.session = session
         self.at = at
@@ -160,6 +160,16 @@ class Window:
     ) -> dict[str, int]:
         """How many rows of the session pass."""
         return self._recall.count(self.view, self.session, events, tuple(states), since, until, by)
+
+    def moved(self, since: int, until: int | None = None) -> bool:
+        """Whether any task started or ended, or any actor, node or driver came up, in an interval."""
+        known = self._recall.moved(since) if until is None else None
+        if known is not None:
+            return known
+        return any(
+            any(self.count(event, states=states, since=since, until=until).values())
+            for event, states in MOVES.items()
+        )
 
     def body(self, row: LogRow) -> dict[str, Any]:
         """The row's body as JSON; empty if it is none."""

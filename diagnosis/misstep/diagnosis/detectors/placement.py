@@ -20,6 +20,9 @@ HELD = 15 * SECOND
 _SEEN = 30 * SECOND
 _DEMANDED = 60 * SECOND
 _WAITS = ("PENDING_NODE_ASSIGNMENT",)
+_HELD_ROWS = 2000
+_MOST = 100
+"""So many waiting tasks are looked at from either end of the queue."""
 _BEYOND = (
     "SUBMITTED_TO_WORKER", "PENDING_ACTOR_TASK_ARGS_FETCH", "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY", "GETTING_AND_PINNING_ARGS",
     "RUNNING", "RUNNING_IN_RAY_GET", "RUNNING_IN_RAY_WAIT", "FINISHED", "FAILED",
@@ -58,7 +61,9 @@ def demanded(window: Window, *, stands: int, until: int) -> list[Observation]:
 
     Ray's dashboard is asked every few seconds, so that a demand counts as standing while every answer holds it.
     """
-    rows = window.rows("ray.demand", since=until - _DEMANDED, until=until + 1)
+    rows = [
+        row for row in window.rows("ray.demand", since=window.since) if until - _DEMANDED <= row.ts <= until
+    ]
     if not rows:
         return []
     found = []
@@ -233,11 +238,10 @@ def waiting(
 ) -> list[tuple[Task, LogRow]]:
     """Tasks and actor creations that came to wait for a node in an interval and wait still, of drivers that live."""
     left = {job.id for job in roster.jobs if job.finished and not gone}
-    rows = window.rows("ray.task.lifecycle", states=_WAITS, since=since, until=until, limit=200)
-    if len(rows) >= 200:
-        rows = rows + window.rows(
-            "ray.task.lifecycle", states=_WAITS, since=since, until=until, limit=200, newest=True
-        )
+    rows = window.rows("ray.task.lifecycle", states=_WAITS, since=window.since, limit=_HELD_ROWS, newest=True)
+    rows = [row for row in rows if since <= row.ts < until]
+    if len(rows) > 2 * _MOST:
+        rows = rows[:_MOST] + rows[-_MOST:]
     first: dict[str, LogRow] = {}
     for row in rows:
         first.setdefault(row.entity, row)

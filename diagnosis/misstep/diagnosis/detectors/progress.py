@@ -5,29 +5,17 @@ from __future__ import annotations
 from misstep.diagnosis.roster import Roster, Task
 from misstep.diagnosis.window import Window, entity_id
 
-_MOVES = ("SUBMITTED_TO_WORKER", "RUNNING", "FINISHED", "FAILED", "GETTING_AND_PINNING_ARGS")
 _OVER = ("FINISHED", "FAILED")
 
 
 def progressed(window: Window, since: int, until: int | None = None) -> bool:
     """Whether any task started or ended, or any actor or node came up, in an interval."""
-    if any(window.count("ray.task.lifecycle", states=_MOVES, since=since, until=until).values()):
-        return True
-    return any(
-        window.count(
-            "ray.actor.lifecycle",
-            "ray.node.lifecycle",
-            "ray.job.lifecycle",
-            states=("ALIVE", "CREATED"),
-            since=since,
-            until=until,
-        ).values()
-    )
+    return window.moved(since, until)
 
 
 def running(window: Window, roster: Roster) -> list[Task]:
     """Tasks and methods that run now: those whose run was reported and whose end was not; drivers left out."""
-    rows = window.rows("ray.task.lifecycle", states=("RUNNING",), since=window.since, limit=400, newest=True)
+    rows = window.rows("ray.task.lifecycle", states=("RUNNING",), limit=400, newest=True)
     entities = sorted({row.entity for row in rows})
     over = set()
     for start in range(0, len(entities), 200):
