@@ -82,12 +82,7 @@ WITH told AS (
     arg_max(event, (seq, row)) AS event, arg_max(ts, (seq, row)) AS ts, arg_max(state, (seq, row)) AS state
   FROM told GROUP BY session
 ), heard AS (
-  SELECT session, max(seq) AS seq FROM (
-    SELECT session, max(seq) AS seq FROM {logs} WHERE session <> '' GROUP BY session
-    UNION ALL
-    SELECT s.session, max(p.seq) FROM {samples} p JOIN
-      (SELECT series_id, session FROM {series} WHERE session <> '') s ON p.series_id = s.series_id GROUP BY s.session
-  ) GROUP BY session
+  SELECT session, max(seq) AS seq FROM {logs} WHERE session <> '' GROUP BY session
 ), pair AS (
   SELECT session, seq, row, unnest(map_entries(attributes)) AS e FROM told WHERE event = 'session.start'
 ), attribute AS (

@@ -53,7 +53,7 @@ class SessionRow(NamedTuple):
     Attributes:
         state: ``live``, ``ended`` (it was shut down) or ``lost`` (it vanished).
         ended: None while it lives.
-        heard: when the last record or sample of it was received.
+        heard: when the last record of it was received; an agent repeats one at least every 30 s.
     """
 
     session: str
