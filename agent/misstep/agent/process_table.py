@@ -17,10 +17,13 @@ class ProcessTable:
 
     Args:
         root: where procfs is mounted.
+        ray_folder: only Ray sessions below it count; empty for all.
     """
 
-    def __init__(self, workload: Workload, root: str = "/proc") -> None:
+    def __init__(self, workload: Workload, root: str = "/proc", *, ray_folder: str = "") -> None:
         self._workload, self._root = workload, root
+        self._ray_folder = ray_folder.rstrip("/")
+        self._ours: set[str] = set()
         self._seen: dict[int, tuple[int, str]] = {}
         self._kernel: set[int] = set()
         self._forks = b""
@@ -130,7 +133,7 @@ class ProcessTable:
             return None
         if not words and not role:
             return None
-        role = role or roles.role(stat.name, words)
+        vouched, role = bool(role), role or roles.role(stat.name, words)
         unread: tuple[str, ...] = ()
         environment: dict[str, str] = {}
         try:
@@ -153,7 +156,17 @@ class ProcessTable:
             pass  # it is gone by now; its exit tells the rest
         if role.startswith(("ray", "gcs")):
             self._place(process, words)
+            if self._ray_folder and not vouched and not self._is_ours(process, words):
+                return None
         return process
+
+    def _is_ours(self, process: Process, words: list[str]) -> bool:
+        """Whether the session of a Ray process lies below the only folder that is to be watched."""
+        if any(f"{self._ray_folder}/" in f"{word}/" for word in words):
+            if process.ray_session:
+                self._ours.add(process.ray_session)
+            return True
+        return process.ray_session in self._ours
 
     def _is_fork(self, process: Process) -> bool:
         """Whether this still looks like its parent, because it has not called exec yet or never will."""

@@ -69,7 +69,7 @@ class ProcessProbe:
         self._context, self._workload = context, context.workload
         self._exits, self._news, self._root = exits, news, root
         self._boot = boot_time()
-        self._table = ProcessTable(context.workload, root)
+        self._table = ProcessTable(context.workload, root, ray_folder=context.settings.agent.ray_folder)
         self._walk_every = round(context.settings.agent.process_table_interval * SECOND)
         self._walk_due = 0
         self._watched: dict[int, _Watched] = {}

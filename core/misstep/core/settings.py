@@ -33,8 +33,8 @@ class AgentSettings:
     """Seconds after which what waits is dropped."""
     kernel_log: str = "/dev/kmsg"
     """Where kernel records are read; a file of recorded lines serves for tests."""
-    ray_folder: str = "/tmp/ray"
-    """Where Ray keeps its sessions."""
+    ray_folder: str = ""
+    """Only Ray sessions below this folder are watched; empty means every Ray of this machine."""
     ray_scrape_interval: float = 10.0
     """Seconds between scrapes; Ray itself refreshes its metrics each 10 s."""
     ray_poll_interval: float = 2.0

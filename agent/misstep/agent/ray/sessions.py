@@ -165,7 +165,7 @@ class RaySessions:
     def _meet(self, pid: int, monotonic: int) -> None:
         process = cluster.read(pid)
         start = pids.start_ticks(pid)
-        if process is None or not start:
+        if process is None or not start or not self._is_watched(process.folder):
             return
         workload = self._context.workload
         if process.events:
@@ -190,6 +190,10 @@ class RaySessions:
             known.environment.setdefault(
                 "RAY_NODE_ID", process.node
             )  # so that its exit says which node is lost
+
+    def _is_watched(self, folder: str) -> bool:
+        only = self._context.settings.agent.ray_folder.rstrip("/")
+        return not only or folder.startswith(f"{only}/")
 
     def _watch(self, one: RaySession, now: int, monotonic: int, out: Records) -> None:
         if one.ended:
