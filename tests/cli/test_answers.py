@@ -87,6 +87,7 @@ def test_a_diagnosis_that_lags_is_waited_for(clock: SettableClock) -> None:
     answer, waited, _ = ask(SettableClock(), then={0: early})
     assert CATCH_UP <= waited < CATCH_UP + 0.5
     assert behind(answer, SESSION) == 90
+    assert behind(answer | {"settled": True}, SESSION) == 0
 
 
 def test_silence_takes_three_ticks(clock: SettableClock) -> None:

@@ -57,6 +57,7 @@ def test_silence_about_what_nobody_looked_at_is_not_health(
     answer: dict[str, Any], session: dict[str, Any]
 ) -> None:
     answer["as_of_ns"] -= 40 * SECOND
+    answer["settled"] = False
     text = report(answer, session, SCREEN, today=TODAY, zone=UTC)
     assert text.startswith("▲ demo · nothing found up to 14:02:00 · diagnosis is 40 s behind")
 

@@ -7,7 +7,7 @@ from misstep.core.errors import UnavailableError
 
 
 def session(id: str, started: int, state: str = "ended") -> dict[str, Any]:
-    return {"session": id, "state": state, "started_ns": started, "heard_ns": started}
+    return {"session": id, "state": state, "started_ns": started, "heard_ns": started, "attributes": {}}
 
 
 HOUR = 3600 * 10**9
@@ -69,5 +69,14 @@ def test_what_just_ended_is_meant_before_what_lives_on(capsys: pytest.CaptureFix
     api: Any = Api([OLD, NEW, LIVE, ended])
     assert choose(api, None) == ended
     assert capsys.readouterr().err == (
-        "misstep: this is the newest of 2 clusters here; the others can be named: 2026-11-19_23-00-00\n"
+        "misstep: 2 clusters are here; this is local/ray/ray/2026-11-20_09-00-00_1_1; "
+        "others by name: 2026-11-19_23-00-00\n"
     )
+
+
+def test_what_was_put_under_watch_is_meant_before_what_was_found() -> None:
+    watched = session("local/ray/ray/2026-11-19_22-00-00_1_1", HOUR, "live") | {
+        "heard_ns": 4 * HOUR, "attributes": {"ray.events": "yes"},
+    }  # fmt: skip
+    assert pick([OLD, NEW, LIVE, watched], None) == watched
+    assert pick([OLD, NEW, LIVE, watched], "nightly") == LIVE

@@ -31,6 +31,8 @@ def ask(client: Client, session: str, at: int | None = None) -> Answer:
 
 def behind(answer: Mapping[str, Any], session: Mapping[str, Any]) -> float:
     """Seconds of the session that were heard and not yet diagnosed."""
+    if answer["settled"]:
+        return 0.0
     return max(0.0, (int(session["heard_ns"]) - int(answer["as_of_ns"])) / SECOND)
 
 

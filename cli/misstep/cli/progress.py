@@ -1,4 +1,4 @@
-"""One line on stderr while something is awaited: rewritten on a terminal, said once elsewhere."""
+"""One line on stderr while something is awaited: rewritten on a terminal, said now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ _QUIET = 0.7
 """Seconds before the first word: what is quick needs none."""
 
 
+_EACH = 15.0
+"""Seconds between two words into a file or a pipe."""
+
+
 class Progress:
     """Use as a context; leaving it wipes the line."""
 
@@ -22,6 +26,7 @@ class Progress:
         self._began = now()
         self._live = sys.stderr.isatty()
         self._said = ""
+        self._last = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -40,7 +45,8 @@ class Progress:
             return
         if self._live:
             sys.stderr.write(f"\r\x1b[K{clean(message)} {passed:.0f} s")
-        elif message != self._said:
+        elif not self._said or passed - self._last >= _EACH:
             sys.stderr.write(f"{clean(message)}\n")
+            self._last = passed
         self._said = message
         sys.stderr.flush()

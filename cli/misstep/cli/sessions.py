@@ -17,7 +17,7 @@ RECENT = 600 * SECOND
 
 
 def pick(sessions: Sequence[Session], wanted: str | None) -> Session | None:
-    """The session that `wanted` names (whole or a part of it), else the newest that lives or just ended.
+    """The session that `wanted` names (whole or a part of it), else the newest that lives or just ended and sends us its events.
 
     Where several fit, the newest is meant; None if none fits.
     """
@@ -29,7 +29,12 @@ def candidates(sessions: Sequence[Session], wanted: str | None) -> list[Session]
     fitting = [s for s in sessions if wanted is None or _fits(str(s["session"]), wanted)]
     newest = max((s["heard_ns"] for s in fitting), default=0)
     current = [s for s in fitting if s["state"] == "live" or s["heard_ns"] >= newest - RECENT]
-    return sorted(current, key=lambda s: (s["started_ns"], s["session"]), reverse=True)
+    # What was put under watch on purpose comes before what was only found on the machine.
+    return sorted(
+        current,
+        key=lambda s: (s["attributes"].get("ray.events") == "yes", s["started_ns"], s["session"]),
+        reverse=True,
+    )
 
 
 def choose(client: Client, wanted: str | None) -> Session:
@@ -44,7 +49,7 @@ def choose(client: Client, wanted: str | None) -> Session:
         if len(found) > 1 and wanted is None:
             others = ", ".join(str(s["session"]).rpartition("/")[2][:19] for s in found[1:4])
             say(
-                f"misstep: this is the newest of {len(found)} clusters here; the others can be named: {others}"
+                f"misstep: {len(found)} clusters are here; this is {found[0]['session']}; others by name: {others}"
             )
         return found[0]
     if wanted is None:

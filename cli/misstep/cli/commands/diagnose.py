@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         at = None
         with Progress() as progress:
             answer = settle(asked, session, progress.show)
-        session = choose(asked, session["session"])
+        # As it ended meanwhile, but held against what had been heard when the question was put.
+        session = {**choose(asked, session["session"]), "heard_ns": session["heard_ns"]}
     _print(answer, session, arguments, at)
     return Exit.INCIDENT if answer["incidents"] else Exit.OK
 
