@@ -178,3 +178,18 @@ def test_the_agent_tells_of_itself(rig: Any, clock: Any, read_events: Any) -> No
     ):
         assert name in metrics.payload
     assert metrics.records == 5
+
+
+def test_an_agent_that_was_killed_tells_how_long_it_did_not_run(rig: Any, clock: Any) -> None:
+    context, _ = rig
+    Agent(context, [Scripted()]).tick()
+    clock.advance(7)
+    agent = Agent(context, [Scripted()])
+    agent.tick()
+    assert context.spool.dropped() == {"tick": 7}
+    agent.tick()
+    assert context.spool.dropped() == {"tick": 7}
+    agent.close()
+    clock.advance(7)
+    Agent(context, [Scripted()]).tick()
+    assert context.spool.dropped() == {"tick": 7}

@@ -15,6 +15,8 @@ from misstep.core.errors import StorageError
 
 _ASK_AGAIN = 30 * SECOND
 _SELF_EVERY = 10 * SECOND
+_LAST = "agent.tick"  # cursor: time of the last tick of an agent that was not closed
+_KILLED = "the agent was killed and did not run"
 
 
 class _Slot:
@@ -71,6 +73,7 @@ class Agent:
         self._own = Sheet()
         self._own_due = 0
         self._missed = 0
+        self._resumed = False
         self._usage = declared("misstep.agent.spool.usage")
         self._cpu = declared("misstep.agent.cpu.time", start=context.clock.now())
         self._memory = declared("misstep.agent.memory.usage")
@@ -93,6 +96,10 @@ class Agent:
                 parts.append(out.metrics(slot.sheet))
                 points += len(out.series)
         own = Records(now)
+        if not self._resumed:
+            self._resume(now, own)
+        if self._resumed:
+            own.cursor(_LAST, str(now))
         if monotonic >= self._own_due:
             self._own_due = monotonic + _SELF_EVERY
             self._measure(own)
@@ -132,11 +139,29 @@ class Agent:
 
     def close(self) -> None:
         """Close every probe; what the last tick brought is in the spool."""
+        if self._resumed:
+            end = Records(self._context.clock.now())
+            end.cursor(_LAST, "")
+            try:
+                self._context.spool.commit([end])
+            except StorageError:
+                pass  # the next start will count a gap that was none
         for slot in self._slots:
             try:
                 slot.probe.close()
             except OSError:
                 pass  # nothing is left to be done with it
+
+    def _resume(self, now: int, out: Records) -> None:
+        """Tell the seconds between the last tick of an agent that was killed and the first one of this."""
+        try:
+            last = self._context.spool.cursor(_LAST)
+        except StorageError:
+            return  # asked again at the next tick, before the mark is overwritten
+        if last.isdecimal():
+            step = max(1, round(self._context.settings.agent.interval * SECOND))
+            out.gap("tick", max(1, (now - int(last)) // step), _KILLED)
+        self._resumed = True
 
     def _measure(self, out: Records) -> None:
         out.point(self._usage, self._context.spool.waiting_bytes)
