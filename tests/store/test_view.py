@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from misstep.core import names
 from misstep.core.clock import SECOND
+from misstep.core.settings import StoreSettings
 from misstep.store.rows import RelationRow
 from misstep.store.store import Store
 
@@ -60,11 +61,15 @@ def tell(store: Store, otlp: Any) -> None:
     otlp.send(store, "logs", otlp.log(event("session.end", 40, state="lost", body="nobody answers")))
 
 
-@pytest.fixture(params=["hot", "lake", "both", "reopened"])
-def told(request: pytest.FixtureRequest, open_store: Opener, otlp: Any) -> Store:
+@pytest.fixture(scope="module", params=["hot", "lake", "both", "reopened"])
+def told(
+    request: pytest.FixtureRequest, otlp: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
     """The story, lying in different places; what is asked must not depend on it."""
     place = request.param
-    store = open_store(hot_bytes=0 if place in ("lake", "both") else 1 << 30)
+    folder = tmp_path_factory.mktemp(place)
+    settings = StoreSettings(hot_bytes=0 if place in ("lake", "both") else 1 << 30)
+    store = Store.open(folder, settings, background=False)
     if place == "both":
         otlp.send(store, "logs", otlp.log(("", 1, {}, "earlier")))
         store.seal()
@@ -73,8 +78,9 @@ def told(request: pytest.FixtureRequest, open_store: Opener, otlp: Any) -> Store
         store.seal()
     if place == "reopened":
         store.close()
-        return open_store()
-    return store
+        store = Store.open(folder, settings, background=False)
+    yield store
+    store.close()
 
 
 def test_logs_by_every_filter(told: Store, otlp: Any) -> None:

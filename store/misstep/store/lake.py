@@ -175,6 +175,8 @@ class Lake:
         age = "0 seconds" if force else "10 minutes"
         try:
             for call in (
+                # Seals of a few rows stay in the catalog until here.
+                "ducklake_flush_inlined_data('lake')",
                 "ducklake_merge_adjacent_files('lake')",
                 f"ducklake_expire_snapshots('lake', older_than => CAST(now() AS TIMESTAMP) - INTERVAL '{age}')",
                 f"ducklake_cleanup_old_files('lake', older_than => CAST(now() AS TIMESTAMP) - INTERVAL '{age}')",
