@@ -182,7 +182,8 @@ class Lake:
                 f"ducklake_cleanup_old_files('lake', older_than => CAST(now() AS TIMESTAMP) - INTERVAL '{age}')",
             ):
                 self._db.execute(f"SELECT count(*) FROM {call}").fetchall()
-        except duckdb.Error as error:
+            self._sync_files()
+        except (OSError, duckdb.Error) as error:
             raise StorageError(f"the lake in {self.folder} cannot be merged: {error}") from error
         return True
 
