@@ -14,6 +14,7 @@ from misstep.collector.telemetry import Stopwatch, Telemetry
 from misstep.core.clock import SECOND, Clock
 from misstep.core.errors import StorageError
 from misstep.diagnosis import Incident, Recall
+from misstep.store.rows import SessionRow
 from misstep.store.store import Store
 from misstep.store.view import View
 
@@ -21,6 +22,9 @@ Diagnose = Callable[[View, str, int, Sequence[Incident], Recall], list[Incident]
 
 QUIET_SECONDS = 120
 """A session of which nothing was received for so long is diagnosed no further until it is heard of again."""
+
+ENDED_SECONDS = 30
+"""The same for one that is over: what its files still hold has been read by then."""
 
 _RECORD_SECONDS = 10
 """A tick without an active session is recorded this often; those behind it are run again after a restart."""
@@ -100,7 +104,7 @@ class Ticker(threading.Thread):
         """
         watch = Stopwatch()
         view = self._store.view(until=at)
-        active = [s.session for s in view.sessions() if s.heard >= at - QUIET_SECONDS * SECOND]
+        active = [s.session for s in view.sessions() if s.heard >= at - _attention(s) * SECOND]
         self._recalls = {session: self._recalls.get(session) or Recall() for session in active}
         found = {session: self._of_session(view, session, at) for session in sorted(active)}
         changed = [
@@ -190,6 +194,10 @@ class Ticker(threading.Thread):
 
     def _lag(self) -> float:
         return (self._clock.now() - self._tick) / SECOND if self._tick else 0.0
+
+
+def _attention(session: SessionRow) -> int:
+    return QUIET_SECONDS if session.ended is None else ENDED_SECONDS
 
 
 def _floor(now: int) -> int:

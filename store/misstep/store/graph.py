@@ -12,18 +12,32 @@ from misstep.store.rows import EntityRow, RelationRow, SessionRow
 
 def sessions(reader: Reader) -> list[SessionRow]:
     """Sessions that began or ended in an event, ordered by start and name."""
-    return [
-        SessionRow(
-            id,
-            *_parsed(id),
-            int(started),
-            None if ended is None else int(ended),
-            int(heard),
-            state,
-            attributes,
-        )
-        for id, started, ended, heard, state, attributes in reader.rows(_SESSIONS)
-    ]
+    heard = {str(id): int(received) for id, received in reader.rows(_HEARD)}
+    told: dict[str, list[tuple[int, str, str, dict[str, str]]]] = {}
+    for id, ts, event, state, attributes in reader.rows(_TOLD):
+        told.setdefault(id, []).append((int(ts), event, state, attributes or {}))
+    found = [_session(id, words, heard.get(id, 0)) for id, words in told.items()]
+    return sorted(found, key=lambda row: (row.started, row.session))
+
+
+def _session(id: str, told: list[tuple[int, str, str, dict[str, str]]], heard: int) -> SessionRow:
+    """A session as its events tell it, which come in journal order."""
+    starts = [ts for ts, event, _, _ in told if event == "session.start"]
+    attributes: dict[str, str] = {}
+    for _, event, _, own in told:
+        if event == "session.start":
+            attributes.update(own)
+    ts, event, state, _ = told[-1]
+    over = event == "session.end"
+    return SessionRow(
+        id,
+        *_parsed(id),
+        min(starts or [told[0][0]]),
+        ts if over else None,
+        heard,
+        "live" if not over else "lost" if state == "lost" else "ended",
+        dict(sorted(attributes.items())),
+    )
 
 
 def entities(reader: Reader, session: str | None, kind: str | None, ids: Sequence[str]) -> list[EntityRow]:
@@ -73,29 +87,15 @@ def _values(rows: Sequence[tuple[str, ...]]) -> str:
 _ENDS = _values([(event.name, state) for event in names.EVENTS for state in event.ends])
 _RELATES = _values([(event.name, *relation) for event in names.EVENTS for relation in event.relates])
 
-_SESSIONS = """
-WITH told AS (
-  SELECT session, seq, row, ts, event, state, attributes FROM {logs}
-  WHERE event IN ('session.start', 'session.end') AND session <> ''
-), latest AS (
-  SELECT session, min(ts) FILTER (event = 'session.start') AS started, min(ts) AS first,
-    arg_max(event, (seq, row)) AS event, arg_max(ts, (seq, row)) AS ts, arg_max(state, (seq, row)) AS state
-  FROM told GROUP BY session
-), heard AS (
-  SELECT session, max(seq) AS seq FROM {logs} WHERE session <> '' GROUP BY session
-), pair AS (
-  SELECT session, seq, row, unnest(map_entries(attributes)) AS e FROM told WHERE event = 'session.start'
-), attribute AS (
-  SELECT session, e.key AS key, arg_max(e.value, (seq, row)) AS value FROM pair GROUP BY session, e.key
-), attributes AS (
-  SELECT session, map_from_entries(list((key, value) ORDER BY key)) AS attributes FROM attribute GROUP BY session
-)
-SELECT l.session, coalesce(l.started, l.first), CASE WHEN l.event = 'session.end' THEN l.ts END, r.received,
-  CASE WHEN l.event <> 'session.end' THEN 'live' WHEN l.state = 'lost' THEN 'lost' ELSE 'ended' END,
-  coalesce(a.attributes, MAP {{}})
-FROM latest l JOIN heard h ON l.session = h.session JOIN {requests} r ON r.seq = h.seq
-LEFT JOIN attributes a ON a.session = l.session
-ORDER BY 2, 1
+_TOLD = """
+SELECT session, ts, event, state, attributes FROM {logs}
+WHERE event IN ('session.start', 'session.end') AND session <> '' ORDER BY seq, row
+"""
+
+_HEARD = """
+SELECT h.session, r.received FROM
+  (SELECT session, max(seq) AS seq FROM {logs} WHERE session <> '' GROUP BY session) h
+JOIN {requests} r ON r.seq = h.seq
 """
 
 _ENTITIES = f"""

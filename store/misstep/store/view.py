@@ -33,6 +33,7 @@ class View:
         self.until = until
         self._reader = Reader(hot, until)
         self._known_resources: dict[int, dict[str, str]] = {}
+        self._sessions: list[SessionRow] | None = None
 
     def position(self) -> tuple[int, int]:
         """Last seq that this view sees, and when it was received."""
@@ -184,7 +185,9 @@ class View:
 
     def sessions(self) -> list[SessionRow]:
         """All sessions, ordered by start and name."""
-        return graph.sessions(self._reader)
+        if self._sessions is None:
+            self._sessions = graph.sessions(self._reader)
+        return list(self._sessions)
 
     def entities(
         self, *, session: str | None = None, kind: str | None = None, ids: Sequence[str] = ()
