@@ -81,10 +81,10 @@ def _drivers() -> Iterable[Case]:
     yield Case("get_timeout", "driver-exception", DRIVER)
     yield Case("driver_system_exit", "driver-exit", DRIVER, exit=3)
     yield Case("driver_os_exit", "driver-exit", DRIVER, exit=4)
-    yield Case("driver_sigkill", "process-killed", DRIVER, exit=-9)
+    yield Case("driver_sigkill", "driver-exit", DRIVER, exit=-9)
     yield Case("driver_sigsegv", "native-crash", DRIVER, exit=-11)
     # Ray's handler in the driver turns SIGTERM into an exit with its number.
-    yield Case("driver_sigterm", "process-killed", DRIVER, exit=15)
+    yield Case("driver_sigterm", "driver-exit", DRIVER, exit=15)
 
 
 def _deaths() -> Iterable[Case]:
