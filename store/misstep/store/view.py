@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from misstep.store.hot import Hot
 
 _COUNTED = ("event", "entity", "state", "session")
-_LOG_COLUMNS = "l.seq, l.row, r.received, l.ts, l.event, l.severity, l.session, l.entity, l.state, l.body, l.attributes, l.resource"
+_LOG_COLUMNS = (
+    "l.seq, l.row, l.ts, l.event, l.severity, l.session, l.entity, l.state, l.body, l.attributes, l.resource"
+)
+_LISTED = 32
+"""Values that a query lists one by one; a subquery over more of them costs as much as a small query itself."""
 
 
 class View:
@@ -33,6 +37,7 @@ class View:
         self.until = until
         self._reader = Reader(hot, until)
         self._known_resources: dict[int, dict[str, str]] = {}
+        self._known_received: dict[int, int] = {}
         self._sessions: list[SessionRow] | None = None
 
     def position(self) -> tuple[int, int]:
@@ -87,18 +92,20 @@ class View:
             after,
         )
         order = "DESC" if newest else "ASC"
-        query = (
-            f"SELECT {_LOG_COLUMNS} FROM {{logs}} l LEFT JOIN {{requests}} r ON l.seq = r.seq "
-            f"WHERE {where} ORDER BY l.seq {order}, l.row {order}"
-        )
+        query = f"SELECT {_LOG_COLUMNS} FROM {{logs}} l WHERE {where} ORDER BY l.seq {order}, l.row {order}"
         if limit is not None:
             query += " LIMIT ?"
             parameters.append(limit)
         rows = self._reader.rows(query, parameters)
         if newest:
             rows.reverse()
+        if not rows:
+            return []
         resources = self._resources({row[-1] for row in rows})
-        return [LogRow._make((*row[:-1], resources.get(row[-1], {}))) for row in rows]
+        received = self._received({row[0] for row in rows})
+        return [
+            LogRow._make((*row[:2], received[row[0]], *row[2:-1], resources.get(row[-1], {}))) for row in rows
+        ]
 
     def count_logs(
         self,
@@ -212,6 +219,15 @@ class View:
         """Relations between entities with the interval in which each holds; `at` asks for those that held then."""
         return graph.relations(self._reader, session, source, target, at)
 
+    def _received(self, wanted: set[int]) -> dict[int, int]:
+        missing = wanted - self._known_received.keys()
+        if missing:
+            rows = self._reader.rows(
+                "SELECT seq, received FROM {requests} WHERE seq BETWEEN ? AND ?", [min(missing), max(missing)]
+            )
+            self._known_received.update((int(seq), int(received)) for seq, received in rows)
+        return self._known_received
+
     def _resources(self, wanted: set[int]) -> dict[int, dict[str, str]]:
         missing = wanted - self._known_resources.keys()
         if missing:
@@ -249,7 +265,9 @@ def _conditions(
     if session is not None:
         add("l.session = ?", session)
     for column, chosen in (("event", events), ("entity", entities), ("state", states)):
-        if chosen:
+        if 0 < len(chosen) <= _LISTED:
+            add(f"l.{column} IN ({', '.join('?' * len(chosen))})", *chosen)
+        elif chosen:
             add(f"l.{column} IN (SELECT unnest(?::VARCHAR[]))", list(chosen))
     for key, value in attributes.items():
         if key in PROMOTED:
