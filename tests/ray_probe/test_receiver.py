@@ -234,3 +234,28 @@ def test_the_owner_of_a_connection(tmp_path: Any) -> None:
 def test_the_listener_loads_little() -> None:
     code = "import sys; import misstep.agent.listener; print(*sorted({'email', 'http', 'ssl', 'asyncio', 'http.server'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
+
+
+def test_a_command_that_never_starts_a_cluster_is_a_session_of_its_own(
+    post: Post, spooled: Any, context: Context
+) -> None:
+    about = {
+        names.PID: os.getppid(),
+        names.PROCESS_START: 7,
+        names.COMMAND: "python /home/ada/train.py --fast",
+    }
+    began = context.clock.now()
+    post("/v1/report", json.dumps({"event": "command.start", "ts": began, "attributes": about}))
+    child = {names.PID: os.getpid(), names.EXCEPTION_TYPE: "ImportError"}
+    post("/v1/report", json.dumps({"event": "process.exception", "ts": began, "attributes": child}))
+    post(
+        "/v1/report",
+        json.dumps({"event": "command.exit", "ts": began, "attributes": about | {names.EXIT_CODE: 1}}),
+    )
+    kept = {record.name: record for record in spooled()}
+    session = kept["session.start"].attributes[names.SESSION]
+    assert session.startswith("local/command/train.py/")
+    assert {
+        kept[name].attributes.get(names.SESSION)
+        for name in ("process.exception", "command.exit", "session.end")
+    } == {session}

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from misstep.agent import peers
+from misstep.agent.commands import Commands
 from misstep.agent.context import Context
 from misstep.agent.listener import Answer, Body, Listener, Request
 from misstep.agent.otlp import Value
@@ -74,6 +75,7 @@ class Receiver:
         self._heard = heard
         self._owner = owner
         self._admit = admit
+        self._commands = Commands(context.settings.site)
         self._translators: dict[str, Translator] = {}
         self._listener = Listener(
             self._route,
@@ -116,7 +118,7 @@ class Receiver:
                 403, "only processes of the agent's own user, of root or of a watched Ray may send"
             )
         if cluster is None:
-            return _Report(self._context, self._owner)
+            return _Report(self._context, self._owner, self._commands)
         return _Events(self._context, self._translator(cluster.group(1)), cluster.group(1), self._heard)
 
     def _may(self, peer: tuple[str, int]) -> bool:
@@ -197,9 +199,10 @@ class _Events:
 class _Report:
     """A body of `/v1/report`."""
 
-    def __init__(self, context: Context, owner: Callable[[int], str]) -> None:
+    def __init__(self, context: Context, owner: Callable[[int], str], commands: Commands) -> None:
         self._context = context
         self._owner = owner
+        self._commands = commands
         self._data = bytearray()
 
     def feed(self, data: bytes) -> Answer | None:
@@ -232,9 +235,14 @@ class _Report:
         if not isinstance(pid, int) or not 0 < pid < 1 << 31:
             raise InputError(f"a report says whose it is with an integer attribute {names.PID}")
         event, workload = str(report["event"]), self._context.workload
-        session = self._session(pid, attributes)
+        stated = report.get("ts")
+        time_ = stated if isinstance(stated, int) and abs(stated - out.now) < _SKEW else out.now
         if event == "command.start":
             workload.register(pid, role="command")
+            self._commands.begin(pid, time_, str(attributes.get(names.COMMAND, "")))
+        session = self._session(pid, attributes)
+        if not session and event != "command.start":
+            session = self._commands.session(pid, out)
         process = workload.find(pid)
         start = attributes.get(names.PROCESS_START)
         if not isinstance(start, int):
@@ -242,8 +250,6 @@ class _Report:
         if start:
             attributes[names.PROCESS_START] = start
         entity = f"process/{self._context.host.id[:12]}/{pid}/{start}" if start else ""
-        stated = report.get("ts")
-        time_ = stated if isinstance(stated, int) and abs(stated - out.now) < _SKEW else out.now
         out.event(
             event,
             entity=entity,
@@ -254,6 +260,8 @@ class _Report:
             severity=ERROR if event == "process.exception" else INFO,
             attributes=attributes,
         )
+        if event == "command.exit":
+            self._commands.end(pid, out)
 
     def _session(self, pid: int, attributes: Mapping[str, Value]) -> str:
         stated = attributes.get(names.RAY_SESSION_NAME)

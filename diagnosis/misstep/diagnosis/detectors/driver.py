@@ -73,7 +73,7 @@ def outcomes(window: Window, roster: Roster) -> tuple[list[Outcome], list[Observ
         if _wrapper(window, row, roster):
             continue
         start = window.rows("command.start", "process.start", entities=(row.entity,), limit=1)
-        command = next((one.attributes.get(names.COMMAND, "") for one in start), "")
+        command = next((one.attributes.get(names.COMMAND, "") for one in (*start, row)), "")
         stand_in = Job("", pid, command, "", window.since, 0, row)
         outcome, failure = _outcome(window, stand_in)
         found.append(outcome)
