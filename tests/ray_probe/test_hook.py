@@ -93,6 +93,15 @@ def test_other_ends_are_not_told(python: Any, spooled: Any, code: str) -> None:
     assert spooled() == []
 
 
+def test_an_exception_of_a_thread_is_told_as_such_and_shown_as_before(python: Any, spooled: Any) -> None:
+    code = "import threading\nt = threading.Thread(target=lambda: {}['gone'], name='loader')\nt.start()\nt.join()\n"
+    done = python(code)
+    assert (done.returncode, done.stderr) == (0, python(code, MISSTEP_HOOK="0").stderr)
+    (told,) = spooled()
+    assert told.attributes[names.THREAD] == "loader"
+    assert told.attributes[names.EXCEPTION_TYPE] == "KeyError"
+
+
 def test_switched_off(python: Any, spooled: Any) -> None:
     python(DEEP, MISSTEP_HOOK="0")
     assert spooled() == []
@@ -125,7 +134,7 @@ def test_an_error_in_the_users_own_sitecustomize_is_shown_as_before(python: Any,
 
 
 def test_it_loads_nothing_at_start(python: Any) -> None:
-    code = "import sys\nprint(*sorted({'json', 'socket', 'traceback', 'urllib', 'importlib.util', 'threading'} & set(sys.modules)))"
+    code = "import sys\nprint(*sorted({'json', 'socket', 'traceback', 'urllib', 'importlib.util'} & set(sys.modules)))"
     assert python(code).stdout == python(code, MISSTEP_HOOK="0").stdout
 
 

@@ -63,13 +63,17 @@ PID = "process.pid"
 PROCESS_START = "process.start_ticks"  # clock ticks since boot, /proc/<pid>/stat field 22
 COMMAND = "process.command_line"
 PROCESS_TITLE = "process.title"  # argv[0] as the process shows it now, for example ray::tokenize
-PROCESS_ROLE = "misstep.process.role"  # raylet, gcs, ray_worker, ray_driver, ray_system, rank, command, registered
+PROCESS_ROLE = (
+    "misstep.process.role"  # raylet, gcs, ray_worker, ray_driver, ray_system, rank, command, registered
+)
 PROCESS_UNREAD = "misstep.process.unread"  # what of it the agent may not read, for example environ
 PROCESS_STATE = "process.state"
 PROCESS_NAME = "process.executable.name"  # the kernel's name of it, at most 15 bytes
 PARENT_PID = "process.parent_pid"
 CGROUP = "cgroup"
-OOM_CONSTRAINT = "kernel.oom.constraint"  # CONSTRAINT_NONE (the machine was full), CONSTRAINT_MEMCG (a cgroup was), …
+OOM_CONSTRAINT = (
+    "kernel.oom.constraint"  # CONSTRAINT_NONE (the machine was full), CONSTRAINT_MEMCG (a cgroup was), …
+)
 KERNEL_SEQUENCE = "kernel.log.sequence"
 XID = "hw.gpu.xid"
 HW_ID = "hw.id"  # of a GPU in a kernel line: its PCI address
@@ -97,6 +101,7 @@ FILE_PATH = "log.file.path"
 FILE_OFFSET = "log.file.offset"  # bytes, where the line begins
 EXCEPTION_TYPE = "exception.type"
 EXCEPTION_MESSAGE = "exception.message"
+THREAD = "thread.name"  # of an exception that ended a thread and not the process
 EXCEPTION_STACK = "exception.stacktrace"
 
 SOURCE_REASON = "misstep.source.reason"
@@ -139,7 +144,7 @@ EVENTS = (
     Event("agent.gap", "host", "records or points that were dropped or could not be read, with their number", body="reason"),
     Event("process.start", "process", "a workload process was seen first", relates=((ENTITY, "runs_on", NODE_ENTITY), (ENTITY, "child_of", PARENT_ENTITY))),
     Event("process.exit", "process", "a workload process is gone; exit code or signal where they can be known", ("exited", "killed", "unknown"), ends=("exited", "killed", "unknown")),
-    Event("process.exception", "process", "an uncaught Python exception ended a process that runs under `misstep run`", body="traceback"),
+    Event("process.exception", "process", "an uncaught Python exception ended a process that runs under `misstep run`, or one of its threads (`thread.name`)", body="traceback"),
     Event("command.start", "process", "`misstep run` started a command"),
     Event("command.exit", "process", "a command under `misstep run` ended; exit code or signal", ("exited", "killed"), ends=("exited", "killed")),
     Event("kernel.oom_kill", "process", "the kernel killed a process for want of memory", body="kernel line"),

@@ -15,9 +15,10 @@ import os
 import sys
 
 _told = []
+_told_of_threads = []
 
 
-def _report(url, kind, value, trace):
+def _report(url, kind, value, trace, thread=""):
     import json
     import socket
     import time
@@ -50,6 +51,8 @@ def _report(url, kind, value, trace):
         attributes["code.file.path"] = place.tb_frame.f_code.co_filename
         attributes["code.line.number"] = place.tb_lineno
         attributes["code.function.name"] = place.tb_frame.f_code.co_name
+    if thread:
+        attributes["thread.name"] = thread
     attributes.update(_ray())
     body = json.dumps(
         {"event": "process.exception", "ts": time.time_ns(), "body": stack, "attributes": attributes}
@@ -100,16 +103,34 @@ def _tell(kind, value, trace):
         pass
 
 
+def _tell_of_thread(args):
+    # The process lives on; only what becomes of it says whether this mattered. Told once: a thread may fail often.
+    if _told_of_threads or not isinstance(args.exc_value, Exception):
+        return
+    _told_of_threads.append(True)
+    name = getattr(args.thread, "name", "") or "unnamed"
+    try:
+        _report(os.environ["MISSTEP_REPORT"], args.exc_type, args.exc_value, args.exc_traceback, name)
+    except Exception:  # noqa: BLE001, S110
+        pass
+
+
 def _install():
     if os.environ.get("MISSTEP_HOOK", "1") == "0" or not os.environ.get("MISSTEP_REPORT", "").startswith(
         "http://"
     ):
         return
-    inner = sys.excepthook
+    import threading
+
+    inner, of_thread = sys.excepthook, threading.excepthook
 
     def excepthook(kind, value, trace):
         _tell(kind, value, trace)
         return inner(kind, value, trace)
+
+    def thread_excepthook(args):
+        _tell_of_thread(args)
+        return of_thread(args)
 
     def last_word():
         # Reached with nothing told when somebody replaced sys.excepthook and did not call the one before.
@@ -118,6 +139,7 @@ def _install():
             _tell(type(value), value, getattr(sys, "last_traceback", None))
 
     sys.excepthook = excepthook
+    threading.excepthook = thread_excepthook
     atexit.register(last_word)
 
 

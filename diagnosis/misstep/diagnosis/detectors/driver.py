@@ -111,6 +111,7 @@ def _orphans(window: Window, roster: Roster) -> list[Job]:
 def _outcome(window: Window, job: Job) -> tuple[Outcome, Failure | None]:
     state, how, signal, code, text, ended = "running", "", "", None, "", 0
     rows: list[LogRow] = []
+    aside: list[tuple[LogRow, str]] = []  # what threads died of; the process may have lived on
     for row in _submissions(window, job):
         body = window.body(row)
         ended = row.ts if row.state in ("SUCCEEDED", "FAILED", "STOPPED") else ended
@@ -135,9 +136,13 @@ def _outcome(window: Window, job: Job) -> tuple[Outcome, Failure | None]:
         for row in window.rows(
             "process.exception", attributes={names.PID: str(job.pid)}, since=job.started - SECOND
         ):
+            words = row.body or row.attributes.get(names.EXCEPTION_STACK, "")
+            if row.attributes.get(names.THREAD):
+                aside.append((row, words))
+                continue
             rows.append(row)
             ended = ended or row.ts
-            text = row.body or row.attributes.get(names.EXCEPTION_STACK, "")
+            text = words
             if row.attributes.get(names.EXCEPTION_TYPE, "").endswith("KeyboardInterrupt"):
                 state = "interrupted"
             elif state != "interrupted":
@@ -145,6 +150,9 @@ def _outcome(window: Window, job: Job) -> tuple[Outcome, Failure | None]:
     ended = job.finished or ended
     if state == "running" and job.finished:
         state = "unknown" if window.at >= job.finished + ANSWER else "leaving"
+    if state == "failed" and not text and aside:
+        row, text = aside[-1]
+        rows.append(row)
     if state in ("failed", "unknown") and not text:
         text = _log_text(window, job)
         state = "failed" if state == "unknown" and text else state
