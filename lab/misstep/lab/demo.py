@@ -38,6 +38,8 @@ PATIENCE = 60.0
 """Seconds of the collector's ticks after the job's start until a missing verdict is a wrong one."""
 LAG = 120.0
 """Seconds by which the ticks of a collector on an overloaded machine may be late."""
+LATE = 30
+"""Seconds by which what is told may be older than what was told before."""
 STEADY = 3.0
 """Seconds for which a verdict must stand unchanged where the job does not end."""
 
@@ -152,8 +154,8 @@ class Demo:
                 if not session:
                     self._narration.waiting("Misstep has not heard of this Ray yet")
                     continue
-                self._narration.timeline(self._client.get("timeline", session=session)["entries"])
                 answer = self._client.get("incidents", session=session)
+                self._tell(session, int(answer["as_of_ns"]))
                 steady.see(answer)
                 self._narration.waiting(self._what_is_awaited(job, answer["incidents"]))
                 if self._final(job, answer, steady) or answer["as_of_ns"] > enough:
@@ -182,6 +184,10 @@ class Demo:
                 time.sleep(3600)
         except KeyboardInterrupt:
             print(file=sys.stderr)
+
+    def _tell(self, session: str, now: int) -> None:
+        since = now - LATE * SECOND
+        self._narration.timeline(self._client.get("timeline", session=session, since=since)["entries"])
 
     def _final(self, job: str, answer: Mapping[str, Any], steady: _Steady) -> bool:
         if self._scenario.blame is None:
