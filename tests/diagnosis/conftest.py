@@ -32,6 +32,9 @@ class FakeView:
         self.rows = sorted(
             (r for r in rows if until is None or r.received < until), key=lambda r: (r.seq, r.row)
         )
+        self._by_event: dict[str, list[LogRow]] = {}
+        for row in self.rows:
+            self._by_event.setdefault(row.event, []).append(row)
         self._samples = [one for one in samples if until is None or one[2] < until]
         self.queries = 0
 
@@ -55,7 +58,7 @@ class FakeView:
         self.queries += 1
         found = [
             r
-            for r in self.rows
+            for r in self._candidates(events)
             if (session is None or r.session == session)
             and (not events or r.event in events)
             and (not entities or r.entity in entities)
@@ -71,6 +74,12 @@ class FakeView:
         if limit is not None:
             found = found[-limit:] if newest else found[:limit]
         return found
+
+    def _candidates(self, events: Sequence[str]) -> list[LogRow]:
+        if not events:
+            return self.rows
+        found = [row for event in dict.fromkeys(events) for row in self._by_event.get(event, ())]
+        return found if len(events) == 1 else sorted(found, key=lambda r: (r.seq, r.row))
 
     def position(self) -> tuple[int, int]:
         last = self.rows[-1] if self.rows else None

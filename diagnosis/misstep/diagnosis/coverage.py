@@ -34,14 +34,19 @@ class Coverage:
     def gap(self, source: str, start: int, end: int) -> Gap | None:
         """Why a source may not speak for an interval; None if it was read all the time."""
         rows = self._by_source().get(source, [])
+        mine = [row for row in rows if row.session]
+        if mine:
+            rows, start = mine, max(start, mine[0].ts)  # before the session was found, nobody spoke of it
         title = names.SOURCES.get(source, source)
-        bad: LogRow | None = None
-        known = False
-        for row in rows:
-            if row.ts <= end + _REPEATED:
-                known = True
-                if row.state != "ok" and row.ts >= self._last_before(rows, start, row.entity):
-                    bad = bad or row
+        known = any(row.ts <= end + _REPEATED for row in rows)
+        bad = next(
+            (
+                row
+                for row in rows
+                if row.state != "ok" and self._last_before(rows, start, row.entity) <= row.ts <= end
+            ),
+            None,
+        )
         if not known:
             return Gap(source, f"{title}: nobody reported on it", "misstep doctor")
         if bad is not None:

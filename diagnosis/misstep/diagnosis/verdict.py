@@ -171,9 +171,11 @@ def _alternatives(explanation: Explanation, start: int, end: int) -> tuple[list[
 
 
 def _silence(explanation: Explanation, rival: Cause, where: str) -> str:
-    if explanation.cause.id in _SIGNALS and rival.id in ("native-crash", "process-killed"):
+    if explanation.cause.id in _SIGNALS and rival.id in ("native-crash", "process-killed", "process-exit"):
         for ended in explanation.case.all("process.ended"):
-            if explanation.cause.id in ("native-crash", "process-exit") and ended.facts.get("known"):
+            if explanation.cause.id in ("native-crash", "process-exit", "process-killed") and ended.facts.get(
+                "known"
+            ):
                 return (
                     f"the process {ended.statement}"
                     if not ended.statement.startswith("killed")

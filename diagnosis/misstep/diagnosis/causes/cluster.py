@@ -29,7 +29,7 @@ def ray_node_lost(case: Case, ctx: Context) -> Claim | None:
         len({one.entity for one in case.all("actor.lost_node", "task.lost_actor", "actor.died")}),
     )
     how = (
-        raylet.statement
+        raylet.statement.replace("loses its", "it lost its")
         if raylet
         else preempted.statement
         if preempted

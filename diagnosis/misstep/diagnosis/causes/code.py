@@ -54,6 +54,7 @@ def user_exception(case: Case, ctx: Context) -> Claim | None:
     }
     kind = "actor" if class_name else "task"
     count = sum(one.count for one in raised if not one.facts.get("told"))
+    own = sum(int(one.facts.get("own") or 0) for one in raised if not one.facts.get("told"))
     id = (
         actor
         if kind == "actor"
@@ -75,7 +76,7 @@ def user_exception(case: Case, ctx: Context) -> Claim | None:
         if facts.get("in") and facts["in"] not in (function, function.rsplit(".", 1)[-1])
         else ""
     )
-    ends = f", {times(count, 'time', 'times')}" if count > 1 else ""
+    ends = f", {times(own, 'time', 'times')}" if own > 1 else ""
     while_creating = " while the actor was being created" if creation else ""
     outcome = ctx.failed
     effect = (

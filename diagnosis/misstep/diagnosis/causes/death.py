@@ -157,7 +157,8 @@ def _of(who: Subject) -> str:
 
 
 def _repeat(case: Case) -> str:
-    number = len(case.all("actor.restarts")) + len(case.all("actor.died")) or max(
+    restarts = len(case.all("actor.restarts"))
+    number = restarts + bool(restarts and case.all("actor.died")) or max(
         (int(one.facts.get("failed") or 1) for one in case.all("task.lost_worker")), default=1
     )
     return f" It did so {number} times." if number > 1 else ""

@@ -100,8 +100,13 @@ def actors(window: Window, roster: Roster) -> list[Observation]:
             newest=True,
         )
     )
+    dead = set()  # Ray tells an actor's death again when its driver leaves
     for row in sorted(rows, key=lambda row: (row.ts, row.entity)):
-        found += _actor(window, roster, row)
+        for one in _actor(window, roster, row):
+            if one.kind == "actor.restarts" or one.entity not in dead:
+                found.append(one)
+            if one.kind != "actor.restarts":
+                dead.add(one.entity)
     return found
 
 

@@ -107,15 +107,15 @@ def raylets(window: Window, roster: Roster) -> list[Observation]:
         node = _node_of(window, roster, row)
         if role == "gcs":
             node = next((node.id for node in roster.nodes.values() if node.head), node)
-        if not node:
-            continue
+        if not node or (not signal and node not in roster.nodes):
+            continue  # without a signal, one that never joined failed to start
         found.append(
             Observation(
                 kind="raylet.ended",
                 entity=f"ray_node/{node}",
                 name=f"node {roster.node_name(node)}".replace("node node ", "node "),
                 ts=row.ts,
-                statement=f"its {'raylet' if role == 'raylet' else 'head process (GCS)'} is {manner(row)}" if signal else f"its {role} {manner(row)}",
+                statement=f"loses its {'raylet' if role == 'raylet' else 'head process (GCS)'}: {manner(row)}",
                 source="process_exits",
                 links=frozenset({f"ray_node/{node}"}),
                 facts={

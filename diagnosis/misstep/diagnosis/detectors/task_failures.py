@@ -84,6 +84,7 @@ def _gather(
     facts["last"] = max(member[0].ts for member in members)
     facts["functions"] = tuple(sorted({member[2].name for member in members if member[2] is not None}))
     facts["function"] = facts.get("function") or (task.name if task else "")
+    facts["own"] = sum(1 for member in members if member[2] is None or member[2].name == facts["function"])
     own = [member[0] for member in members]
     known = [later[member.entity] for member in own if member.entity in later]
     facts["attempts"] = max((number for number, _ in known), default=1)
