@@ -23,6 +23,7 @@ soak: $(VENV)/.dev ## long durability runs
 
 bench: $(VENV)/.dev ## measures, beside peers where they are installed
 	@$(BIN)/python -m bench.agent
+	@$(BIN)/python -m bench.store
 	@$(BIN)/python -m bench.ray
 
 $(BIN)/python:
