@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def verdict(incidents: list[Incident]) -> list[tuple[str, str, str]]:
     ("name", "cause", "kind", "blamed", "attributes"), FAULTS, ids=[fault[0] for fault in FAULTS]
 )
 def test_one_fault_is_one_incident_with_cause_and_entity(
-    captured: Callable, name: str, cause: str, kind: str, blamed: str, attributes: dict
+    captured: Callable[[str], Any], name: str, cause: str, kind: str, blamed: str, attributes: dict[str, Any]
 ) -> None:
     incidents = captured(name).run()
     assert verdict(incidents) == [(cause, kind, blamed)]
@@ -57,13 +58,13 @@ def test_one_fault_is_one_incident_with_cause_and_entity(
 
 
 @pytest.mark.parametrize("name", QUIET)
-def test_what_heals_or_is_wanted_stays_silent(captured: Callable, name: str) -> None:
+def test_what_heals_or_is_wanted_stays_silent(captured: Callable[[str], Any], name: str) -> None:
     seen: list[tuple[str, str, str]] = []
     captured(name).run(each=lambda _, incidents: seen.extend(verdict(incidents)))
     assert seen == []
 
 
-def test_a_burst_of_tasks_and_spilling_stay_silent(captured: Callable) -> None:
+def test_a_burst_of_tasks_and_spilling_stay_silent(captured: Callable[[str], Any]) -> None:
     replay = captured("quiet_burst")
     at = replay.ticks()
     for tick in (at[len(at) // 2], at[-10], at[-1]):
@@ -83,7 +84,7 @@ HARD = [
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_hard_faults_are_told_within_seconds(captured: Callable, name: str) -> None:
+def test_hard_faults_are_told_within_seconds(captured: Callable[[str], Any], name: str) -> None:
     (incident,) = captured(name).run()
     assert incident.data["opened_ns"] - incident.data["onset_ns"] <= 3 * SECOND
 
@@ -94,7 +95,9 @@ WORDLESS = {"driver_raises", "runtime_env"}
 
 
 @pytest.mark.parametrize("fault", [f for f in EVERY if f[0] not in WORDLESS], ids=lambda fault: fault[0])
-def test_without_the_hook_events_alone_name_the_same(captured: Callable, fault: tuple) -> None:
+def test_without_the_hook_events_alone_name_the_same(
+    captured: Callable[[str], Any], fault: tuple[Any, ...]
+) -> None:
     replay = captured(fault[0]).without(lambda row: row.event in ("process.exception", "command.exit"))
     assert verdict(replay.run()) == [fault[1:4]]
 
@@ -113,7 +116,7 @@ TOLD = [
 
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f[0] in TOLD], ids=lambda fault: fault[0])
 def test_without_the_last_seconds_of_events_the_drivers_words_name_the_same(
-    captured: Callable, fault: tuple
+    captured: Callable[[str], Any], fault: tuple[Any, ...]
 ) -> None:
     """Ray shuts down when the driver dies, and what its workers and GCS had not sent yet is lost."""
     replay = captured(fault[0])
@@ -124,20 +127,22 @@ def test_without_the_last_seconds_of_events_the_drivers_words_name_the_same(
 
 
 @pytest.mark.parametrize("name", ["exit_actor7", "user_nested", "oom_task", "crash_task"])
-def test_the_same_input_gives_the_same_bytes(captured: Callable, name: str) -> None:
+def test_the_same_input_gives_the_same_bytes(captured: Callable[[str], Any], name: str) -> None:
     first, second = captured(name), captured(name)
     assert [i.to_json() for i in first.run()] == [i.to_json() for i in second.run()]
 
 
 @pytest.mark.parametrize("name", ["exit_actor7", "user_nested", "oom_task", "crash_actor", "infeasible_task"])
-def test_the_order_of_arrival_within_a_second_does_not_matter(captured: Callable, name: str) -> None:
+def test_the_order_of_arrival_within_a_second_does_not_matter(
+    captured: Callable[[str], Any], name: str
+) -> None:
     replay = captured(name)
     expected = verdict(replay.run())
     mixed = replay.shuffled(random.Random(7))
     assert verdict(mixed.run()) == expected
 
 
-def test_an_unknown_exit_code_is_said_to_be_unknown(captured: Callable) -> None:
+def test_an_unknown_exit_code_is_said_to_be_unknown(captured: Callable[[str], Any]) -> None:
     replay = captured("exit_actor7").without(lambda row: row.event == "process.exit")
     (incident,) = replay.run()
     assert (incident.cause, incident.blamed[0]["name"]) == ("process-exit", "Writer")
@@ -145,7 +150,7 @@ def test_an_unknown_exit_code_is_said_to_be_unknown(captured: Callable) -> None:
     assert incident.data["confidence"] < 0.6
 
 
-def test_evidence_refers_to_stored_rows(captured: Callable) -> None:
+def test_evidence_refers_to_stored_rows(captured: Callable[[str], Any]) -> None:
     replay = captured("oom_task")
     (incident,) = replay.run()
     positions = {(row.seq, row.row) for row in replay.rows}
