@@ -213,3 +213,13 @@ def load(path: Path) -> Replay:
 def captured() -> Callable[[str], Replay]:
     """Gives a captured session by name."""
     return lambda name: load(DATA / f"{name}.jsonl.gz")
+
+
+@pytest.fixture
+def replayed() -> Callable[..., list[Incident]]:
+    """Diagnoses rows second by second and gives what the last tick found."""
+
+    def run(rows: list[LogRow], session: str, **options: Any) -> list[Incident]:
+        return Replay({"session": session}, rows, []).run(**options)
+
+    return run

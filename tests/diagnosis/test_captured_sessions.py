@@ -11,6 +11,7 @@ import pytest
 from misstep.diagnosis import Incident
 
 SECOND = 1_000_000_000
+Captured = Callable[[str], Any]
 
 FAULTS = [
     # session, cause, kind and name of the blamed entity, what the blamed entity's attributes must hold

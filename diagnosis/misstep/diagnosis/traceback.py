@@ -17,7 +17,7 @@ _RAY_HEAD = re.compile(
     r"ray::(?P<name>.+?)\(\) \(pid=(?P<pid>\d+), ip=(?P<ip>[^,)\s]+)(?:, actor_id=(?P<actor>[0-9a-f]+))?"
 )
 _RAY_HEAD_BARE = re.compile(r"ray::(?P<name>[\w.<>]+)\(\)\s*$")
-_RAISED = re.compile(r"^(?P<type>[A-Za-z_][\w.]*?)(?:\((?P<inner>[\w.]+)\))?(?:: (?P<message>.*))?$")
+_RAISED = re.compile(r"^(?P<type>[A-Za-z_][\w.]*?)(?:\((?P<inner>[\w.]+)\))?(?::(?: (?P<message>.*))?)?$")
 _SAID = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)(?:\([\w.]+\))?(?::|$)")
 _MARKS = re.compile(r"^[\s^~]*$")
 _CHAINED = re.compile(
