@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from misstep.core import names
+from misstep.core.identity import Session
 from misstep.diagnosis.window import SECOND, Window
 from misstep.store.rows import LogRow
 
@@ -33,6 +34,8 @@ class Coverage:
 
     def gap(self, source: str, start: int, end: int) -> Gap | None:
         """Why a source may not speak for an interval; None if it was read all the time."""
+        if source.startswith("ray_") and Session.parse(self._window.session).kind != "ray":
+            return None  # a command that started no Ray had none to be seen
         rows = self._by_source().get(source, [])
         mine = [row for row in rows if row.session]
         if mine:
