@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,8 @@ SETTLE = 15.0
 """Seconds of the collector's ticks after the command's end until what stands is the verdict, settled or not."""
 LAG = 120.0
 """Seconds after which a collector that lags behind is no longer waited for."""
+OUTPUT = "output"
+CTRL_C = b"\x03"
 STEADY = 4.0
 """Seconds for which a verdict on a command that hangs must stand."""
 
@@ -74,10 +81,10 @@ class Runner:
         shutil.copy(case.script, place / SCRIPT_NAME)
         outcome = Outcome(case)
         started, begun = time.time_ns(), time.monotonic()
-        with open(place / "output", "w+b") as output:
-            process = self._start(place, output)
+        with open(place / OUTPUT, "w+b") as output, _terminal() as (keyboard, terminal):
+            process = self._start(place, output, terminal)
             try:
-                self._attend(process, case, place, started)
+                self._attend(process, case, place, started, keyboard)
                 outcome.exit = None if process.poll() is None else process.returncode
                 ended = started if outcome.exit is None else time.time_ns()
                 self._ask(outcome, place, started, settle=outcome.exit is not None)
@@ -91,26 +98,32 @@ class Runner:
         shutil.rmtree(place, ignore_errors=True)
         return outcome
 
-    def _start(self, place: Path, output: Any) -> subprocess.Popen[bytes]:
+    def _start(self, place: Path, output: Any, terminal: int) -> subprocess.Popen[bytes]:
+        """Start the command as leader of the terminal's foreground group, as a shell would."""
         argv = [sys.executable, "-m", "misstep.cli", "run", "--", sys.executable, SCRIPT_NAME]
         environment = self._environment | {"RAY_TMPDIR": str(place), "RAY_AUTH_MODE": "disabled"}
         return subprocess.Popen(
             argv,
             cwd=place,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=terminal,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_take_terminal,  # noqa: PLW1509  (no thread runs here)
         )
 
-    def _attend(self, process: subprocess.Popen[bytes], case: Case, place: Path, started: int) -> None:
+    def _attend(
+        self, process: subprocess.Popen[bytes], case: Case, place: Path, started: int, keyboard: int
+    ) -> None:
         """Return when the command has ended, hangs with a steady verdict, or its time is up."""
         begun, steady_since, named = time.monotonic(), 0, ""
-        while process.poll() is None and (now := time.monotonic()) - begun < case.limit:
-            if case.interrupt and now - begun > case.interrupt:
-                os.killpg(process.pid, signal.SIGINT)
-                process.wait(30)
+        while process.poll() is None and time.monotonic() - begun < case.limit:
+            if case.interrupt and case.interrupt in (place / OUTPUT).read_text(errors="replace"):
+                time.sleep(2.0)
+                os.write(keyboard, CTRL_C)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
                 return
             if case.hangs:
                 outcome = Outcome(case)
@@ -150,6 +163,22 @@ class Runner:
             if mine and session["started_ns"] >= started - 2 * SECOND:
                 found.append(session)
         return found
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[tuple[int, int]]:
+    """Both ends of a new pseudo terminal."""
+    ends = pty.openpty()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+def _take_terminal() -> None:
+    """Make stdin the controlling terminal of this new session, so that Ctrl-C comes from the kernel."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
