@@ -33,8 +33,11 @@ def inspect(window: Window, roster: Roster, case: Case) -> None:
         name = f"worker {pid}" if pid else f"worker {worker[:8]}"
         if pid:
             ended = exit_of(window, pid, ip, at, name=name)
-            if ended is not None:
-                case.add(ended)
+            by_ray = case.all("worker.out_of_memory") or case.fact(
+                "code", "worker.died", "actor.died", "task.lost_worker"
+            )
+            if ended is not None and not (by_ray and ended.facts["signal"] == "SIGKILL"):
+                case.add(ended)  # Ray kills what it said it kills, and what told it its exit code
             for told in kernel_of(window, pid, at, name=name):
                 case.add(told)
         report = crash_report(window, worker, pid, at, name=name) if worker or pid else None

@@ -13,6 +13,8 @@ from misstep.diagnosis.observation import Evidence, Observation, of_rows
 from misstep.diagnosis.window import SECOND, transitions
 
 _STEPS = 12
+_BEFORE = ("memory.", "kernel.", "crash.", "actor.restarts")
+"""Kinds that lead to a cause if they come before it; all else follows from it."""
 _FAILED = (
     "task.raised",
     "task.lost_worker",
@@ -76,7 +78,7 @@ def chain(explanation: Explanation) -> list[dict[str, Any]]:
     pivot = min([one.ts for one in claim.decisive] or [case.onset])
     steps = [_step(one, "cause") for one in claim.decisive]
     steps += [
-        _step(one, "symptom" if one.ts <= pivot and not one.kind.startswith("task.") else "consequence")
+        _step(one, "symptom" if one.ts <= pivot and one.kind.startswith(_BEFORE) else "consequence")
         for one in told
     ]
     steps += [_step(one, "symptom") for one in claim.extra]
@@ -171,16 +173,16 @@ def _alternatives(explanation: Explanation, start: int, end: int) -> tuple[list[
 
 
 def _silence(explanation: Explanation, rival: Cause, where: str) -> str:
-    if explanation.cause.id in _SIGNALS and rival.id in ("native-crash", "process-killed", "process-exit"):
-        for ended in explanation.case.all("process.ended"):
-            if explanation.cause.id in ("native-crash", "process-exit", "process-killed") and ended.facts.get(
-                "known"
-            ):
-                return (
-                    f"the process {ended.statement}"
-                    if not ended.statement.startswith("killed")
-                    else f"it was {ended.statement}"
-                )
+    """What speaks against a rival: how the process is known to have ended, else the silence of the rival's sources."""
+    blamed = explanation.claim.blamed[0].attributes if explanation.claim.blamed else {}
+    signal, code = blamed.get("signal"), blamed.get("exit_code")
+    if explanation.cause.id in _SIGNALS and rival.id in _SIGNALS[:3]:
+        if signal:
+            return f"it was killed by {signal}"
+        if isinstance(code, int):
+            return f"it left with exit code {code}"
+    if rival.id == "ray-node-lost" and where == "the cluster":
+        return "every node is alive"
     return rival.silence.format(node=where)
 
 

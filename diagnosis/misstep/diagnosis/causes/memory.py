@@ -49,13 +49,14 @@ def ray_oom_kill(case: Case, ctx: Context) -> Claim | None:
         int(largest.facts.get("used") or 0) if largest else 0,
     )
     tasks = case.all("task.out_of_memory")
+    culprits = [one for one in workers if one.facts["worker"] == worker]
     return Claim(
         blamed=who.blame(memory=peak, pid=who.pid),
         title=f"{who.called} ran out of memory",
         sentence=_sentence(who, kill, growth, peak, innocent),
         action=_action(who, peak, kill, growth),
         score=0.99,
-        decisive=tuple(workers or killed),
+        decisive=tuple((culprits or workers or killed)[:1]),
         key=who.called,
         healed=bool(tasks) and all(one.facts.get("finished") for one in tasks),
         extra=(growth,) if growth else (),

@@ -33,7 +33,8 @@ def growth(times: list[int], values: list[float]) -> Growth | None:
         return None
     top = max(range(len(values)), key=lambda i: (values[i], -i))
     times, values = times[: top + 1][-_POINTS:], values[: top + 1][-_POINTS:]
-    low = max((i for i in range(len(values)) if values[i] <= min(values) * 1.1), default=0)
+    floor = min(values) + (max(values) - min(values)) / 10
+    low = max((i for i in range(len(values) - 1) if values[i] <= floor), default=0)
     times, values = times[low:], values[low:]
     if len(values) < 2 or times[-1] <= times[0]:
         return None
