@@ -29,6 +29,7 @@ FAULTS = [
     ("held", "resources-held", "task", "work", {"waiting": 4}),
     ("held_actors", "resources-held", "actor", "Server", {}),
     ("driver_raises", "driver-exception", "job", "driver_raises.py", {"line": 6, "exception": "ZeroDivisionError"}),
+    ("start_timed_out", "driver-exception", "job", "node_lost.py", {"line": 4, "exception": "Exception"}),
     ("driver_exit3", "driver-exit", "job", "driver_exit3.py", {"exit_code": 3}),
     ("driver_killed", "driver-exit", "job", "driver_killed.py", {"signal": "SIGKILL"}),
     ("runtime_env", "runtime-env-failed", "task", "ok", {}),
@@ -91,7 +92,7 @@ def test_hard_faults_are_told_within_seconds(captured: Callable[[str], Any], nam
 
 
 EVERY = [fault for fault in FAULTS if fault[0] not in ("held", "held_actors")]
-WORDLESS = {"driver_raises", "runtime_env"}
+WORDLESS = {"driver_raises", "runtime_env", "start_timed_out"}
 """Where the driver's own words are the only evidence, or most of it."""
 
 

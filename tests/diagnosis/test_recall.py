@@ -10,7 +10,7 @@ import pytest
 from misstep.diagnosis import Incident
 
 
-@pytest.mark.parametrize("name", ["node_lost", "quiet_retry", "held", "crash_task"])
+@pytest.mark.parametrize("name", ["start_timed_out", "quiet_retry", "held", "crash_task"])
 def test_each_tick_finds_the_same_with_and_without_memory(captured: Callable[[str], Any], name: str) -> None:
     def told(*, remember: bool) -> list[tuple[int, list[str]]]:
         found: list[tuple[int, list[str]]] = []

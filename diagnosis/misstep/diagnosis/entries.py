@@ -24,7 +24,7 @@ CAUSES = (
     Cause(
         "ray-node-lost", "A Ray node was lost", "node", "critical",
         _DEATH | {"raylet.ended", "node.died", "node.preempted", "task.lost_node", "placement.infeasible"}, frozenset(), ("ray_events",), cluster.ray_node_lost,
-        "{node} is alive", ("kernel-oom-kill", "process-killed"),
+        "{node} is alive", ("kernel-oom-kill",),
     ),
     Cause(
         "ray-oom-kill", "Killed by Ray's memory monitor", "process", "error",

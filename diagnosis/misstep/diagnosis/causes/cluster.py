@@ -25,7 +25,7 @@ def ray_node_lost(case: Case, ctx: Context) -> Claim | None:
     preempted = case.first("node.preempted")
     died = case.first("node.died")
     tasks, actors = (
-        sum(one.count for one in case.all("task.lost_node")),
+        sum(one.count for one in lost if one.kind == "task.lost_node" and not one.facts.get("told")),
         len({one.entity for one in case.all("actor.lost_node", "task.lost_actor", "actor.died")}),
     )
     how = (
