@@ -19,6 +19,7 @@ from typing import Any
 
 from misstep.core.client import Client
 from misstep.core.clock import SECOND
+from misstep.lab import keeper
 from misstep.lab.cases.ledger import Case
 
 SCRIPT_NAME = "train.py"
@@ -27,6 +28,8 @@ SETTLE = 15.0
 LAG = 120.0
 """Seconds after which a collector that lags behind is no longer waited for."""
 OUTPUT = "output"
+PATIENCE = 8.0
+"""Seconds in which the daemons of a Ray whose driver is gone end by themselves."""
 CTRL_C = b"\x03"
 STEADY = 4.0
 """Seconds for which a verdict on a command that hangs must stand."""
@@ -90,6 +93,7 @@ class Runner:
                 self._ask(outcome, place, started, settle=outcome.exit is not None)
             finally:
                 _end(process)
+                _sweep(place)
             output.seek(0)
             outcome.output = output.read().decode(errors="replace")
         if outcome.incidents:
@@ -190,3 +194,22 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 process.wait(patience)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 pass
+
+
+def _sweep(place: Path) -> None:
+    """Wait for the daemons of a case's Ray, which its folder gives away, and end those that stay."""
+    mark = os.fsencode(f"{place}/")
+    deadline = time.monotonic() + PATIENCE
+    while left := [pid for pid in keeper.parents() if mark in _arguments(pid)]:
+        if time.monotonic() > deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+
+
+def _arguments(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
