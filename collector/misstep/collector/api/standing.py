@@ -26,10 +26,12 @@ def unseen(view: View, session: str) -> list[dict[str, str]]:
     """Sources that cannot be read now, of the session's hosts, with the reason and the command that opens them."""
     newest: dict[tuple[str, str], tuple[str, dict[str, str]]] = {}
     # One record says it again each 30 s, so the newest few hundred hold every source of every host.
-    for scope in (session, ""):
+    for scope in ("", session):
         rows = view.logs(session=scope, events=["source.state"], limit=500, newest=True)
         for row in sorted(rows, key=lambda r: (r.seq, r.row)):
             source = row.attributes.get(names.SOURCE, "")
+            if source.startswith("ray_") and not scope:
+                continue  # of a machine, this says whether any Ray runs there now
             newest[(row.entity, source)] = (row.state, row.attributes)
     gaps = {
         (source, a.get(names.SOURCE_REASON, ""), a.get(names.SOURCE_REMEDY, ""))
