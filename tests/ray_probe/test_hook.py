@@ -84,13 +84,18 @@ def test_a_hook_that_calls_the_one_before_tells_once(python: Any, spooled: Any) 
     assert len(spooled()) == 1
 
 
-@pytest.mark.parametrize(
-    "code", ["print(1)", "import sys; sys.exit(3)", "raise KeyboardInterrupt", "import os; os._exit(4)"]
-)
+@pytest.mark.parametrize("code", ["print(1)", "import sys; sys.exit(3)", "import os; os._exit(4)"])
 def test_other_ends_are_not_told(python: Any, spooled: Any, code: str) -> None:
     done, plain = python(code), python(code, MISSTEP_HOOK="0")
     assert (done.returncode, done.stdout, done.stderr) == (plain.returncode, plain.stdout, plain.stderr)
     assert spooled() == []
+
+
+def test_ctrl_c_is_told_as_what_it_is(python: Any, spooled: Any) -> None:
+    code = "raise KeyboardInterrupt"
+    done, plain = python(code), python(code, MISSTEP_HOOK="0")
+    assert (done.returncode, done.stdout, done.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+    assert [told.attributes[names.EXCEPTION_TYPE] for told in spooled()] == ["KeyboardInterrupt"]
 
 
 def test_an_exception_of_a_thread_is_told_as_such_and_shown_as_before(python: Any, spooled: Any) -> None:

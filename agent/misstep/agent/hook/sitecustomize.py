@@ -68,6 +68,32 @@ def _report(url, kind, value, trace, thread=""):
         link.recv(64)
 
 
+def _report_interrupt(url):
+    # Built-in modules only: most others call eval() as they are imported, and after that Python exits with status 1
+    # where it would have ended by SIGINT.
+    import _socket
+    import time
+
+    body = (
+        f'{{"event": "process.exception", "ts": {time.time_ns()}, "body": "KeyboardInterrupt", "attributes": '
+        f'{{"process.pid": {os.getpid()}, "exception.type": "KeyboardInterrupt", "exception.message": ""}}}}'
+    )
+    host, _, rest = url[len("http://") :].partition(":")
+    port, _, path = rest.partition("/")
+    head = (
+        "POST /%s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nContent-Type: application/json\r\n"
+        "Content-Length: %d\r\nConnection: close\r\n\r\n"
+    )
+    link = _socket.socket()
+    try:
+        link.settimeout(0.5)
+        link.connect((host, int(port)))
+        link.sendall((head % (path, port, len(body)) + body).encode())
+        link.recv(64)
+    finally:
+        link.close()
+
+
 def _name(kind):
     module = getattr(kind, "__module__", "")
     return kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
@@ -93,12 +119,21 @@ def _ray():
 
 
 def _tell(kind, value, trace):
-    # Ctrl-C and sys.exit are no faults, and at a prompt an exception ends nothing.
-    if _told or not isinstance(value, Exception) or hasattr(sys, "ps1") or sys.flags.interactive:
+    # sys.exit is no exception to tell of, and at a prompt one ends nothing. Ctrl-C is told, because Ray turns it into
+    # exit status 1, which nobody could tell from a failure.
+    if (
+        _told
+        or not isinstance(value, (Exception, KeyboardInterrupt))
+        or hasattr(sys, "ps1")
+        or sys.flags.interactive
+    ):
         return
     _told.append(value)
     try:
-        _report(os.environ["MISSTEP_REPORT"], kind, value, trace)
+        if isinstance(value, KeyboardInterrupt):
+            _report_interrupt(os.environ["MISSTEP_REPORT"])
+        else:
+            _report(os.environ["MISSTEP_REPORT"], kind, value, trace)
     except Exception:  # noqa: BLE001, S110
         pass
 
