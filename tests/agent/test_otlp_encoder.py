@@ -35,7 +35,10 @@ def scrub(value: Any) -> Any:
 
 @given(st.lists(RECORD, max_size=4))
 def test_log_records_read_back_the_same(records: Any) -> None:
-    payload = b"".join(otlp.log_record(*record) for record in records)
+    payload = b"".join(
+        otlp.log_record(time, observed, severity, body, otlp.record_attributes(attributes), event)
+        for time, observed, severity, body, attributes, event in records
+    )
     request = ExportLogsServiceRequest.FromString(ENVELOPE.request(payload))
     [held] = request.resource_logs
     assert {a.key: plain(a.value) for a in held.resource.attributes} == {"host.name": "n1", "process.pid": 7}

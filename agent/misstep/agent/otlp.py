@@ -74,12 +74,17 @@ def resource(attributes: Mapping[str, Value]) -> bytes:
     return b"".join([attribute(0x0A, key, value) for key, value in attributes.items()])
 
 
+def record_attributes(attributes: Mapping[str, Value]) -> bytes:
+    """Attributes of a log record, each framed; what many records share is encoded once."""
+    return b"".join([attribute(0x32, key, value) for key, value in attributes.items()])
+
+
 def log_record(
     time: int,
     observed: int,
     severity: int,
     body: str,
-    attributes: Mapping[str, Value],
+    attributes: bytes,
     event: str = "",
 ) -> bytes:
     """A LogRecord, framed as ScopeLogs.log_records.
@@ -88,6 +93,7 @@ def log_record(
         time: Unix nanoseconds of when it happened.
         observed: Unix nanoseconds of when we saw it.
         severity: OTLP severity number, 0 to 24 (9 info, 13 warning, 17 error, 21 fatal).
+        attributes: from `record_attributes`.
         event: event_name; empty for a plain log line.
     """
     parts = [_RECORD_HEAD(0x09, time, 0x59, observed, 0x10, severity)]
@@ -95,8 +101,7 @@ def log_record(
         text = utf8(body)
         held = b"\x0a" + varint(len(text)) + text
         parts.append(b"\x2a" + varint(len(held)) + held)
-    for key, value in attributes.items():
-        parts.append(attribute(0x32, key, value))
+    parts.append(attributes)
     if event:
         parts.append(framed(0x62, utf8(event)))
     message = b"".join(parts)

@@ -27,12 +27,14 @@ _TELLING = frozenset((b"D", b"Z", b"T", b"t"))
 class _Watched:
     """A process with its open stat file and its series."""
 
-    __slots__ = ("cpu", "fd", "gone", "memory", "name", "process", "session", "states")
+    __slots__ = ("cpu", "fd", "gone", "last", "line", "memory", "name", "process", "session", "states")
 
     def __init__(self, process: Process, fd: int, name: str) -> None:
         self.process, self.fd, self.name = process, fd, name.encode()
         self.session: str | None = None
         self.gone = 0
+        self.line = b""
+        self.last = (0, 0.0)
 
     def label(self, entity: str, started: int) -> None:
         """Make the series, and again when the process's session becomes known."""
@@ -224,7 +226,12 @@ class ProcessProbe:
     # -- sampling ----------------------------------------------------------------------------------
     def _sample(self, watched: _Watched, out: Records) -> None:
         try:
-            name, state, threads, cpu, memory = sample(os.pread(watched.fd, 1024, 0))
+            line = os.pread(watched.fd, 1024, 0)
+            if line == watched.line and watched.session == watched.process.session:
+                out.point(watched.memory, watched.last[0])
+                out.point(watched.cpu, watched.last[1])
+                return
+            name, state, threads, cpu, memory = sample(line)
         except (OSError, ValueError):
             self._missing(watched, out)
             return
@@ -239,10 +246,14 @@ class ProcessProbe:
             process.title = self._table.title(process.pid) or process.title
         if watched.session != process.session:
             watched.label(self._workload.entity(process), self._started(process))
+        watched.last = (memory, cpu / TICKS)
         out.point(watched.memory, memory)
-        out.point(watched.cpu, cpu / TICKS)
+        out.point(watched.cpu, watched.last[1])
         if state in _TELLING:
+            watched.line = b""
             out.point(watched.states[state], 1.0)
+        else:
+            watched.line = line  # a process that slept since then needs no second reading of its numbers
 
     def _missing(self, watched: _Watched, out: Records) -> None:
         ended = self._exits.lookup(watched.process.pid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from misstep.agent.otlp import Value, log_record
+from misstep.agent.otlp import Value, log_record, record_attributes
 from misstep.agent.series import Series, Sheet
 from misstep.core import names
 
@@ -74,10 +74,12 @@ class Records:
             for key, value in attributes.items():
                 if value != "":
                     held[key] = value
-        self.events.append(log_record(time or self.now, self.now, severity, body, held, name))
+        self.events.append(
+            log_record(time or self.now, self.now, severity, body, record_attributes(held), name)
+        )
 
-    def line(self, body: str, attributes: Mapping[str, Value], *, time: int = 0, severity: int = 0) -> None:
-        """Add a log line; attributes go as they are, so build the constant ones once."""
+    def line(self, body: str, attributes: bytes, *, time: int = 0, severity: int = 0) -> None:
+        """Add a log line; the attributes come from `record_attributes`, those of a whole file encoded once."""
         self.lines.append(log_record(time or self.now, self.now, severity, body, attributes))
 
     def point(self, series: Series, value: float) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 
 from misstep.agent.context import Context
-from misstep.agent.otlp import Value
+from misstep.agent.otlp import Value, attribute, record_attributes
 from misstep.agent.probe import OK, SourceState, failing
 from misstep.agent.ray import logfiles, submissions
 from misstep.agent.ray.logfiles import ALL, EVENTS, SUBMISSIONS, LogFile
@@ -34,6 +34,11 @@ _IDLE = 60 * SECOND
 _CONTINUED = 60
 """Lines of a stack that are taken after the line that it belongs to."""
 _OLD = 600 * SECOND
+_MARKED = {
+    "task_name": names.RAY_TASK_NAME,
+    "actor_name": names.RAY_ACTOR_CLASS,
+    "job_id": names.RAY_JOB,
+}
 
 
 class _File:
@@ -42,23 +47,29 @@ class _File:
     def __init__(self, path: str, file: LogFile, session: str, folder: str, now: int) -> None:
         self.tail = Tail(os.path.join(folder, path))
         self.file = file
-        self.base: dict[str, Value] = {
-            names.FILE_PATH: self.tail.path, names.FILE_OFFSET: 0, names.SESSION: session, names.SOURCE: "ray_logs",
+        self._base: dict[str, Value] = {
+            names.FILE_PATH: self.tail.path, names.SESSION: session, names.SOURCE: "ray_logs",
         }  # fmt: skip
-        self.base |= file.attributes
+        self._base |= file.attributes
+        self._encoded = b""
         self.marks: dict[str, str] = {}
         self.changed = now
         self.next = 0
         self.tokens = _BURST
         self.refilled = now
         self.following = 0
-        self.unfinished = 0
         self.dropped = 0
 
     @property
     def cursor(self) -> str:
-        """Where it stands, as kept in the spool."""
-        return json.dumps([self.tail.inode, self.tail.offset, self.marks], separators=(",", ":"))
+        """Where it stands, as kept in the spool: a JSON array."""
+        return f"[{self.tail.inode},{self.tail.offset},{json.dumps(self.marks) if self.marks else '{}'}]"
+
+    def attributes(self, offset: int) -> bytes:
+        """Of a line at this offset."""
+        if not self._encoded:
+            self._encoded = record_attributes(self._base)
+        return self._encoded + attribute(0x32, names.FILE_OFFSET, offset)
 
     def resume(self, cursor: str) -> None:
         """Go on where an earlier run stood."""
@@ -73,12 +84,9 @@ class _File:
     def mark(self, key: str, value: str) -> None:
         """Remember a marker line; the lines after it belong to that task, actor or job."""
         self.marks[key] = value
-        attribute = {
-            "task_name": names.RAY_TASK_NAME,
-            "actor_name": names.RAY_ACTOR_CLASS,
-            "job_id": names.RAY_JOB,
-        }[key]
-        self.base[attribute] = value
+        key = _MARKED[key]
+        self._base[key] = value
+        self._encoded = b""
 
     def admit(self, now: int) -> bool:
         """Whether the file's rate allows one more line."""
@@ -184,8 +192,10 @@ class RayLogs:
     def _read(self, file: _File, one: RaySession, now: int, budget: int, out: Records) -> int:
         pending = file.tail.pending()
         ended = bool(one.ended)
-        stale = file.unfinished > 0 and now - file.changed > _QUIET
-        if not pending or (file.unfinished and not stale and not ended and pending <= file.unfinished):
+        stale = file.tail.unfinished > 0 and now - file.changed > _QUIET
+        if not pending or (
+            file.tail.unfinished and not stale and not ended and pending <= file.tail.unfinished
+        ):
             idle = now - file.changed
             file.next = now + (10 * SECOND if idle > _IDLE else 2 * SECOND if idle > _QUIET else 0)
             return 0
@@ -197,9 +207,8 @@ class RayLogs:
         if (file.tail.inode, file.tail.offset) != before:
             file.changed = now
             out.cursor(_CURSOR + file.tail.path, file.cursor)
-        elif not file.unfinished:
+        elif not file.tail.unfinished:
             file.changed = now
-        file.unfinished = file.tail.pending()
         self._count(file, out)
         return min(pending, budget)
 
@@ -241,6 +250,7 @@ class RayLogs:
         if not file.admit(now):
             file.dropped += 1
             return
-        file.base[names.FILE_OFFSET] = line.offset
         time = level.time if now - 24 * 3600 * SECOND < level.time <= now + 2 * SECOND else now
-        out.line(text.decode("utf-8", "replace"), file.base, time=time, severity=level.severity)
+        out.line(
+            text.decode("utf-8", "replace"), file.attributes(line.offset), time=time, severity=level.severity
+        )

@@ -32,6 +32,7 @@ class Tail:
         offset: up to which lines were given out.
         truncated: how often the file became shorter than what had been read of it, or was rotated away unread.
         skipped: bytes passed over by `skip_to`.
+        unfinished: bytes that the last `lines` left behind the last complete line.
     """
 
     def __init__(self, path: str, inode: int = 0, offset: int = 0) -> None:
@@ -40,6 +41,7 @@ class Tail:
         self.offset = offset
         self.truncated = 0
         self.skipped = 0
+        self.unfinished = 0
         self._in_long = False
 
     def pending(self) -> int:
@@ -79,8 +81,8 @@ class Tail:
             held = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
-        with open(held, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
+        try:
+            status = os.fstat(held)
             if status.st_ino != self.inode:
                 if self.inode:
                     budget -= yield from self._rest(budget)
@@ -88,8 +90,9 @@ class Tail:
             elif status.st_size < self.offset:
                 self.truncated += 1
                 self.offset, self._in_long = 0, False
-            file.seek(self.offset)
-            yield from self._read(file.fileno(), budget, last)
+            yield from self._read(held, budget, last)
+        finally:
+            os.close(held)
 
     def _rest(self, budget: int) -> Generator[Line, None, int]:
         """What was still unread when the file was rotated away; returns how much that was."""
@@ -97,7 +100,6 @@ class Tail:
         try:
             with open(self.path + ".1", "rb", buffering=0) as file:
                 if os.fstat(file.fileno()).st_ino == self.inode:
-                    file.seek(self.offset)
                     yield from self._read(file.fileno(), max(budget, _READ), True)
                 else:
                     self.truncated += 1
@@ -107,8 +109,11 @@ class Tail:
 
     def _read(self, file: int, budget: int, last: bool) -> Iterator[Line]:
         held = b""
+        place = self.offset
         while budget > 0:
-            data = os.read(file, min(_READ, budget))
+            asked = min(_READ, budget)
+            data = os.pread(file, asked, place)
+            place += len(data)
             budget -= len(data)
             held += data
             start = 0
@@ -126,12 +131,14 @@ class Tail:
                 if not self._in_long:
                     yield Line(at, held[:LINE_LIMIT] + CUT)
                 self._in_long, held = True, b""
-            if not data:
+            if len(data) < asked:
                 break
         if last and held:
             at, self.offset = self.offset, self.offset + len(held)
             if not self._in_long:
                 yield Line(at, held)
+            held = b""
+        self.unfinished = len(held)
 
 
 def _cut(text: bytes) -> bytes:
