@@ -10,7 +10,7 @@ from misstep.diagnosis.detectors.driver import Outcome
 from misstep.diagnosis.explanation import Explanation, explain
 from misstep.diagnosis.incident import ENDED, OPEN, RECOVERED, Incident, incident_id
 from misstep.diagnosis.recall import Recall
-from misstep.diagnosis.verdict import content, tasks_waiting
+from misstep.diagnosis.verdict import content, groups_waiting, tasks_waiting
 from misstep.diagnosis.window import View, Window
 
 _MOVED = ("SUBMITTED_TO_WORKER", "RUNNING", "FINISHED")
@@ -131,7 +131,9 @@ def _carry(one: Incident, context: Context) -> Incident:
 
 def _placed(one: Incident, context: Context) -> bool:
     """Whether what waited for resources got them."""
-    waiting = tasks_waiting(one.blamed)
-    if one.cause not in ("infeasible-resources", "resources-held") or not waiting:
+    if one.cause not in ("infeasible-resources", "resources-held"):
         return False
-    return bool(context.window.rows("ray.task.lifecycle", entities=waiting, states=_MOVED))
+    waiting, groups = tasks_waiting(one.blamed), groups_waiting(one.blamed)
+    if groups and context.window.rows("ray.placement_group", entities=groups, states=("CREATED",)):
+        return True
+    return bool(waiting) and bool(context.window.rows("ray.task.lifecycle", entities=waiting, states=_MOVED))

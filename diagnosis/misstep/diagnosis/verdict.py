@@ -220,3 +220,8 @@ def _impact(explanation: Explanation) -> dict[str, Any]:
 def tasks_waiting(blamed: list[dict[str, Any]]) -> list[str]:
     """Entities of the tasks that an incident says wait."""
     return [f"task/{id}" for entity in blamed for id in entity.get("attributes", {}).get("tasks", [])]
+
+
+def groups_waiting(blamed: list[dict[str, Any]]) -> list[str]:
+    """Entities of the placement groups that an incident says wait."""
+    return [f"group/{id}" for entity in blamed for id in entity.get("attributes", {}).get("groups", [])]

@@ -6,7 +6,7 @@ from misstep.diagnosis.case import Case
 from misstep.diagnosis.catalogue import Blamed, Claim
 from misstep.diagnosis.causes.subject import times
 from misstep.diagnosis.context import Context
-from misstep.diagnosis.detectors.placement import HELD, amounts
+from misstep.diagnosis.detectors.placement import HELD, Holder, amounts
 from misstep.diagnosis.window import SECOND
 
 
@@ -75,44 +75,77 @@ def infeasible_resources(case: Case, ctx: Context) -> Claim | None:
 
 
 def resources_held(case: Case, ctx: Context) -> Claim | None:
-    """Everything that fits is held by actors that do nothing, or by those who wait for the waiting."""
+    """What fits is held by actors that do nothing, by placement groups, or by those who wait for the waiting."""
     told = case.first("placement.held")
     if told is None:
         return None
     facts = told.facts
-    asked, holders, nodes = dict(facts["asked"]), facts["holders"], facts["nodes"]
-    name, kind = told.name.partition(" ")[2], told.name.partition(" ")[0]
-    total = {resource: sum(r.get(resource, 0.0) for _, r in nodes) for resource in asked}
-    who = ", ".join(
-        f"{times(count, holder, holder + 's') if count > 1 else holder} ({amounts({k: v for k, v in held.items() if k in asked})})"
-        for holder, count, held, _ in holders
-    )
+    asked, nodes = dict(facts["asked"]), facts["nodes"]
+    holders: tuple[Holder, ...] = facts["holders"]
     first = holders[0]
-    nested = bool(facts["nested"])
-    doing = "which wait for it in turn" if nested else "which sit idle and keep them"
-    id = str(facts.get("actor") or "") if kind == "actor" else told.entity.partition("/")[2]
-    holder_kind, holder_name = first[0].partition(" ")[0], first[0].partition(" ")[2]
+    scarce = facts["scarce"]
+    total = {resource: sum(r.get(resource, 0.0) for _, r in nodes) for resource in scarce}
+    who = ", ".join(
+        f"{_many(holder)} ({amounts({k: v for k, v in holder.holds.items() if k in scarce})})"
+        for holder in holders
+    )
+    doing = {
+        "waits": "which wait for it in turn" if _plural(holders) else "which waits for it in turn",
+        "idle": "which sit idle and keep them" if _plural(holders) else "which sits idle and keeps it",
+        "reserved": "which keeps them reserved until it is removed, whether anything runs in it or not",
+    }[first.how]
+    name = told.name.partition(" ")[2] if facts["kind"] != "group" else told.name
+    attributes = {
+        "asked": asked,
+        "waiting": facts["waiting"],
+        "tasks": list(facts["tasks"]),
+        "groups": list(facts["groups"]),
+    }
+    waiter = Blamed(
+        facts["kind"], str(facts["id"]), name, {key: value for key, value in attributes.items() if value}
+    )
+    blamed = [
+        Blamed(one.kind, one.id, one.name, {"holds": dict(one.holds), "count": one.number}) for one in holders
+    ]
+    if (blamed[0].kind, blamed[0].name) == (waiter.kind, waiter.name):
+        blamed[0] = Blamed(*waiter[:3], blamed[0].attributes | waiter.attributes)
+    else:
+        blamed.insert(1, waiter)
     return Claim(
-        blamed=[
-            Blamed(
-                kind, id, name, {"asked": asked, "waiting": facts["waiting"], "tasks": list(facts["tasks"])}
-            ),
-            Blamed(holder_kind, str(first[3]), holder_name, {"holds": dict(first[2]), "count": first[1]}),
-        ],
-        title=f"{told.name} waits for {amounts(asked)} that {first[0]} holds",
+        blamed=blamed,
+        title=f"{_many(first)} {'hold' if first.number > 1 else 'holds'} {amounts({k: v for k, v in first.holds.items() if k in scarce})} that {told.name} waits for",
         sentence=f"{times(facts['waiting'], 'task or actor has', 'tasks or actors have')} waited for more than {HELD // SECOND} s, {told.name} first, for {amounts(asked)}; the cluster's {amounts(total)} "
-        f"{'is' if len(total) == 1 else 'are'} held by {who}, {doing}. Nothing has moved since.",
+        f"{'is' if sum(total.values()) <= 1 else 'are'} held by {who}, {doing}. Nothing has moved since.",
         action=[
-            f"let {first[0]} hold less (num_cpus=0 if it only waits), or start fewer of them"
-            if not nested
-            else f"give the waiting parent nothing that the child needs: num_cpus=0 on {holder_name}",
+            _release(first, told.name, scarce),
             f"or add a node with {amounts(asked)}",
         ],
         score=0.85,
         decisive=(told,),
         key=told.name,
         impact=f"{times(facts['waiting'], 'task waits', 'tasks wait')}",
-    )
+    )  # fmt: skip
+
+
+def _many(holder: Holder) -> str:
+    return times(holder.number, holder.called, f"{holder.called}s") if holder.number > 1 else holder.called
+
+
+def _plural(holders: tuple[Holder, ...]) -> bool:
+    return len(holders) > 1 or holders[0].number > 1
+
+
+def _release(holder: Holder, waiter: str, scarce: tuple[str, ...]) -> str:
+    """What to change on the holder."""
+    if holder.how == "waits":
+        none = "num_cpus=0" if scarce == ("CPU",) else f"no {' and no '.join(scarce)}"
+        return f"give the waiting parent nothing that the child needs: {none} on {holder.name}"
+    if holder.how == "reserved":
+        return (
+            f"run {waiter} inside the group (PlacementGroupSchedulingStrategy), reserve less in it, "
+            "or remove the group when its work is done (ray.util.remove_placement_group)"
+        )
+    return f"let {holder.called} hold less (num_cpus=0 if it only waits), start fewer of them, or ray.kill what is done"
 
 
 def _relevant(resources: dict[str, float], asked: dict[str, float]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from misstep.diagnosis.detectors.progress import progressed, running
 from misstep.diagnosis.observation import Observation, of_rows
-from misstep.diagnosis.roster import Node, Roster, Task
+from misstep.diagnosis.roster import Node, Roster, Task, creation_task
 from misstep.diagnosis.window import SECOND, Window, entity_id
 from misstep.store.rows import LogRow
 
@@ -150,8 +150,30 @@ def _infeasible(
     )  # fmt: skip
 
 
+class Holder(NamedTuple):
+    """Who keeps what others wait for.
+
+    Attributes:
+        kind: ``task``, ``actor`` or ``group``.
+        how: ``idle`` (it does nothing and keeps it), ``waits`` (for the waiting) or ``reserved`` (a placement group).
+        number: how many of this name there are; `holds` is what they hold together.
+    """
+
+    kind: str
+    name: str
+    id: str
+    holds: dict[str, float]
+    how: str
+    number: int = 1
+
+    @property
+    def called(self) -> str:
+        """``task train``, ``actor Learner`` or ``a placement group``."""
+        return self.name if self.kind == "group" else f"{self.kind} {self.name}"
+
+
 def held(window: Window, roster: Roster, *, until: int | None = None) -> list[Observation]:
-    """Tasks and actors that wait for what idle actors, or tasks that wait for them, hold.
+    """Tasks, actors and groups that wait for what idle actors, groups, or tasks that wait for them, hold.
 
     Args:
         until: look at the moment when a driver left, rather than at the tick.
@@ -159,78 +181,184 @@ def held(window: Window, roster: Roster, *, until: int | None = None) -> list[Ob
     end = window.at if until is None else until - SECOND
     if progressed(window, end - HELD, None if until is None else end):
         return []
+    groups = _groups(window, roster, end, gone=until is not None)
     waits = waiting(window, roster, since=window.since, until=end - HELD, gone=until is not None)
+    waits += [(_as_task(group), group.row) for group in groups if group.waits and group.since < end - HELD]
     offers = [node for node in roster.nodes.values() if node.resources and not node.ended]
-    waits = [
-        (task, row)
-        for task, row in waits
-        if task.resources and any(fits(task.resources, node.resources) for node in offers)
-    ]
+    waits = [(task, row) for task, row in waits if task.resources and _could_fit(task, offers)]
     if not waits:
         return []
     wanted = {resource for task, _ in waits for resource in task.resources}
     ancestors = _ancestors(roster, [task for task, _ in waits])
-    busy = running(window, roster)
-    holders: list[tuple[str, str, dict[str, float]]] = []
-    for task in busy:
-        holds = _actor_resources(roster, task) if task.kind == "method" else task.resources
+    reserved = {group.id for group in groups if not group.waits}
+    holders: list[Holder] = []
+    for task in running(window, roster):
+        method = task.kind == "method"
+        holds = _plain(_actor_resources(roster, task) if method else task.resources)
         if not wanted & set(holds):
             continue
         if task.id not in ancestors:
             return []  # it works, and what it holds comes free when it is done
+        if _group_of(window, _creation(roster, task) if method else task) in reserved:
+            continue  # the group holds it
+        if not method:
+            holds = {name: amount for name, amount in holds.items() if name != "CPU"}  # ray.get gives it back
+        name = roster.actor(task.actor).class_name or task.class_name if method else task.name
         holders.append(
-            (f"actor {task.class_name}", task.actor, holds)
-            if task.kind == "method"
-            else (label(roster, task), task.id, holds)
+            Holder("actor" if method else "task", name, task.actor if method else task.id, holds, "waits")
         )
     for actor, resources in _idle_actors(window, roster):
-        if wanted & set(resources):
-            holders.append((f"actor {roster.actor(actor).class_name}", actor, resources))
-    if not holders:
+        if _group_of(window, roster.task(creation_task(actor))) not in reserved:
+            holders.append(Holder("actor", roster.actor(actor).class_name, actor, resources, "idle"))
+    holders += [
+        Holder("group", group.name, group.id, group.resources, "reserved")
+        for group in groups
+        if not group.waits
+    ]
+    holders = [holder for holder in holders if wanted & set(holder.holds)]
+    waits = [(task, row) for task, row in waits if _scarce(task.resources, holders, offers)]
+    if not holders or not waits:
         return []
     names: dict[str, list[tuple[Task, LogRow]]] = {}
     for task, row in waits:
         names.setdefault(label(roster, task), []).append((task, row))
     name, members = max(names.items(), key=lambda item: (len(item[1]), item[0]))
-    return [_held(roster, name, members, waits, holders, ancestors)]
+    scarce = _scarce(members[0][0].resources, holders, offers)
+    return [_held(roster, name, members, len(waits), holders, scarce)]
 
 
 def _held(
     roster: Roster,
     name: str,
     members: list[tuple[Task, LogRow]],
-    waits: list[tuple[Task, LogRow]],
-    holders: list[tuple[str, str, dict[str, float]]],
-    ancestors: frozenset[str],
+    waiting: int,
+    holders: list[Holder],
+    scarce: tuple[str, ...],
 ) -> Observation:
     task, row = members[0]
-    gathered: dict[str, tuple[int, dict[str, float], str]] = {}
-    for who, id, resources in sorted(holders, key=lambda holder: (holder[0], holder[1])):
-        count, total, first = gathered.get(who, (0, {}, id))
-        gathered[who] = (
-            count + 1,
-            {key: total.get(key, 0.0) + resources.get(key, 0.0) for key in {*total, *resources}},
-            first,
-        )
-    nested = any(id in ancestors for _, id, _ in holders)
+    gathered: dict[tuple[str, str], Holder] = {}
+    for one in sorted(holders):
+        known = gathered.get((one.kind, one.name), one._replace(holds={}, number=0))
+        total = {
+            key: known.holds.get(key, 0.0) + one.holds.get(key, 0.0) for key in {*known.holds, *one.holds}
+        }
+        gathered[one.kind, one.name] = known._replace(holds=total, number=known.number + 1)
+    wanted = {resource: task.resources[resource] for resource in scarce}
+    told = sorted(
+        (one for one in gathered.values() if wanted.keys() & one.holds.keys()),
+        key=lambda one: (-_share(one.holds, wanted), one.kind, one.name),
+    )
+    entity = {"creation": f"actor/{task.actor}", "group": f"group/{task.id}"}.get(task.kind, row.entity)
     return Observation(
         kind="placement.held",
-        entity=f"actor/{task.actor}" if task.kind == "creation" else row.entity,
+        entity=entity,
         name=name,
         ts=row.ts,
         statement=f"waits for {amounts(task.resources)}",
-        source="ray_events",
+        source="ray_api" if task.kind == "group" else "ray_events",
         links=frozenset({f"waits/{name}"}),
         facts={
             "asked": task.resources, "function": task.name, "class": task.class_name, "actor": task.actor if task.kind == "creation" else "",
-            "job": task.job, "calls": task.calls.path if task.calls else "", "waiting": len(waits), "nested": nested,
-            "holders": tuple((who, count, total, first) for who, (count, total, first) in sorted(gathered.items())),
+            "job": task.job, "calls": task.calls.path if task.calls else "", "waiting": waiting, "holders": tuple(told),
+            "scarce": scarce, "kind": {"creation": "actor", "group": "group"}.get(task.kind, "task"), "id": entity_id(entity),
             "nodes": tuple((node.name, node.resources) for node in roster.nodes.values() if not node.ended),
-            "tasks": tuple(sorted(task.id for task, _ in members)[:5]),
+            "tasks": tuple(sorted(task.id for task, _ in members if task.kind != "group")[:5]),
+            "groups": tuple(sorted(task.id for task, _ in members if task.kind == "group")[:5]),
         },
         evidence=of_rows([row]),
         count=len(members),
     )  # fmt: skip
+
+
+def _share(holds: Mapping[str, float], asked: Mapping[str, float]) -> float:
+    """How many times over somebody holds what is asked."""
+    return max((holds.get(key, 0.0) / amount for key, amount in asked.items() if amount > 0), default=0.0)
+
+
+def _scarce(asked: Mapping[str, float], holders: list[Holder], offers: list[Node]) -> tuple[str, ...]:
+    """What of that is asked is held so far that too little is left.
+
+    On several nodes nobody can tell how much is left on each: there, whatever is held counts.
+    """
+    found = []
+    for resource, amount in sorted(asked.items()):
+        held = sum(holder.holds.get(resource, 0.0) for holder in holders)
+        whole = sum(node.resources.get(resource, 0.0) for node in offers)
+        if held > 0 and amount > 0 and (len(offers) > 1 or whole - held < amount):
+            found.append(resource)
+    return tuple(found)
+
+
+class _Group(NamedTuple):
+    """A placement group: `waits` until it has all of its bundles, and then holds them until it is removed."""
+
+    id: str
+    name: str
+    job: str
+    resources: dict[str, float]
+    waits: bool
+    since: int
+    row: LogRow
+
+
+def _groups(window: Window, roster: Roster, end: int, *, gone: bool) -> list[_Group]:
+    """The placement groups that are not removed, of drivers that live."""
+    left = {job.id for job in roster.jobs if job.finished and not gone}
+    last: dict[str, LogRow] = {}
+    for row in window.rows("ray.placement_group", limit=_HELD_ROWS, newest=True):
+        if row.ts <= end:
+            last[row.entity] = row
+    found = []
+    for made in window.rows("ray.placement_group.definition", limit=_HELD_ROWS, newest=True):
+        body, now = window.body(made), last.get(made.entity)
+        job = str(body.get("creatorJobId") or "")
+        if now is None or now.state not in ("PENDING", "CREATED") or job in left:
+            continue
+        resources: dict[str, float] = {}
+        for bundle in body.get("bundles") or []:
+            for key, amount in (bundle.get("unitResources") or {}).items():
+                resources[key] = resources.get(key, 0.0) + float(amount)
+        name = f"placement group {body['name']}" if body.get("name") else "a placement group"
+        id = entity_id(made.entity)
+        found.append(_Group(id, name, job, resources, now.state == "PENDING", made.ts, now))
+    return found
+
+
+def _as_task(group: _Group) -> Task:
+    return Task(
+        group.id, group.name, "group", group.job, "", "", "", group.resources, group.since, None, None
+    )
+
+
+def _could_fit(task: Task, offers: list[Node]) -> bool:
+    """Whether some node could give what is asked; a group may take it from several."""
+    if task.kind != "group":
+        return any(fits(task.resources, node.resources) for node in offers)
+    whole: dict[str, float] = {}
+    for node in offers:
+        for key, amount in node.resources.items():
+            whole[key] = whole.get(key, 0.0) + amount
+    return fits(task.resources, whole)
+
+
+def _group_of(window: Window, task: Task | None) -> str:
+    """The placement group that a task or actor was put into, or empty."""
+    if task is None or task.row is None:
+        return ""
+    group = str(window.body(task.row).get("placementGroupId") or "")
+    return "" if group.startswith(_ANY_GROUP) else group
+
+
+def _creation(roster: Roster, task: Task) -> Task | None:
+    return roster.task(creation_task(task.actor)) if task.actor else None
+
+
+def _plain(resources: Mapping[str, float]) -> dict[str, float]:
+    """Resources by their own names: in a placement group Ray calls them ``CPU_group_0_90d7…``."""
+    found: dict[str, float] = {}
+    for name, amount in resources.items():
+        found[name.partition("_group_")[0]] = max(found.get(name.partition("_group_")[0], 0.0), amount)
+    return found
 
 
 def waiting(
@@ -254,10 +382,7 @@ def waiting(
     tasks = roster.tasks(entity_id(entity) for entity in entities if entity not in beyond)
     found = []
     for task in tasks.values():
-        grouped = (
-            task.row is not None
-            and window.body(task.row).get("placementGroupId", _ANY_GROUP)[:36] != _ANY_GROUP
-        )
+        grouped = bool(_group_of(window, task))
         if task.kind in ("task", "creation") and task.resources and not grouped and task.job not in left:
             found.append((task, first[f"task/{task.id}"]))
     return sorted(found, key=lambda item: (item[1].ts, item[0].id))
@@ -270,6 +395,8 @@ def fits(asked: Mapping[str, float], offered: Mapping[str, float]) -> bool:
 
 def label(roster: Roster, task: Task) -> str:
     """``task train`` or ``actor Learner``."""
+    if task.kind == "group":
+        return task.name
     if task.kind == "creation":
         return f"actor {roster.actor(task.actor).class_name or task.class_name or task.name}"
     return f"task {task.name}"
