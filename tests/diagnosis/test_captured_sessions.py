@@ -26,7 +26,7 @@ FAULTS = [
     ("oom_task", "ray-oom-kill", "task", "tokenize", {}),
     ("infeasible_task", "infeasible-resources", "task", "train", {"lacking": ["accelerator"]}),
     ("infeasible_actor", "infeasible-resources", "actor", "Learner", {"lacking": ["GPU"]}),
-    ("held", "resources-held", "task", "work", {"waiting": 4}),
+    ("held", "resources-held", "actor", "Server", {"holds": {"CPU": 2.0}}),
     ("held_actors", "resources-held", "actor", "Server", {}),
     ("driver_raises", "driver-exception", "job", "driver_raises.py", {"line": 6, "exception": "ZeroDivisionError"}),
     ("start_timed_out", "driver-exception", "job", "node_lost.py", {"line": 4, "exception": "Exception"}),
@@ -34,6 +34,12 @@ FAULTS = [
     ("driver_killed", "driver-exit", "job", "driver_killed.py", {"signal": "SIGKILL"}),
     ("runtime_env", "runtime-env-failed", "task", "ok", {}),
     ("owner_died", "process-exit", "actor", "Cache", {"exit_code": 1}),
+    ("driver_sigsegv", "native-crash", "job", "train.py", {"signal": "SIGSEGV"}),
+    ("actor_terminated", "process-killed", "actor", "Store", {"exit_code": 1}),
+    ("environment_conda", "runtime-env-failed", "actor", "Renderer", {"reason": "ValueError: Could not find Conda executable at conda."}),
+    ("held_by_actor", "resources-held", "actor", "Session", {"holds": {"CPU": 1.0, "license": 1.0}}),
+    ("held_by_group", "resources-held", "group", "a placement group", {"holds": {"CPU": 2.0}}),
+    ("chained_exception", "user-exception", "task", "train", {"line": 19, "exception": "TrainingError", "in": "train"}),
     ("hang_after_fail", "user-exception", "task", "produce", {"line": 10}),
 ]  # fmt: skip
 
@@ -91,7 +97,7 @@ def test_hard_faults_are_told_within_seconds(captured: Callable[[str], Any], nam
     assert incident.data["opened_ns"] - incident.data["onset_ns"] <= 3 * SECOND
 
 
-EVERY = [fault for fault in FAULTS if fault[0] not in ("held", "held_actors")]
+EVERY = [fault for fault in FAULTS if not fault[0].startswith("held")]
 WORDLESS = {"driver_raises", "runtime_env", "start_timed_out"}
 """Where the driver's own words are the only evidence, or most of it."""
 
@@ -161,3 +167,15 @@ def test_evidence_refers_to_stored_rows(captured: Callable[[str], Any]) -> None:
     assert all((ref["seq"], ref["row"]) in positions for ref in refs if ref["table"] == "logs")
     assert "MB/s" in incident.data["sentence"]
     assert "memory=" in incident.data["action"][0]
+
+
+def test_a_wrapped_exception_tells_what_it_came_from(captured: Callable[[str], Any]) -> None:
+    (incident,) = captured("chained_exception").run()
+    assert "from OSError: [Errno 5]" in incident.data["sentence"]
+
+
+def test_who_waits_stands_beside_who_holds(captured: Callable[[str], Any]) -> None:
+    (incident,) = captured("held_by_actor").run()
+    holder, waiter = incident.blamed[:2]
+    assert (holder["name"], waiter["name"]) == ("Session", "export")
+    assert incident.data["title"] == "actor Session holds 1 license that task export waits for"

@@ -67,6 +67,35 @@ class Course:
             1, "ray.job.lifecycle", f"job/{JOB}", "CREATED"
         )
 
+    def small(self) -> Course:
+        """One node with two CPUs."""
+        self.event(0, "ray.node.definition", f"ray_node/{HEAD}", body={"nodeId": HEAD, "nodeName": "head"})
+        resources = {"CPU": 2.0, "node:__internal_head__": 1.0}
+        alive = {"stateTransitions": [{"state": "ALIVE", "resources": resources}]}
+        self.event(0, "ray.node.lifecycle", f"ray_node/{HEAD}", "ALIVE", alive)
+        body = {"jobId": JOB, "driverPid": "100", "entrypoint": "python train.py"}
+        return self.event(1, "ray.job.definition", f"job/{JOB}", body=body)
+
+    def actor(self, at: float, number: int, class_name: str, resources: dict[str, float]) -> Course:
+        """One that was created and lives."""
+        id = f"{number:024x}" + JOB
+        task = "f" * 16 + id
+        body = {
+            "taskId": task, "taskType": "ACTOR_CREATION_TASK", "taskName": f"{class_name}.__init__", "jobId": JOB, "actorId": id,
+            "taskFunc": {"pythonFunctionDescriptor": {"className": class_name, "functionName": "__init__"}}, "requiredResources": resources,
+        }  # fmt: skip
+        self.event(at, "ray.task.definition", f"task/{task}", body=body)
+        self.event(at, "ray.actor.definition", f"actor/{id}", body={"className": class_name, "jobId": JOB})
+        alive = {"stateTransitions": [{"state": "ALIVE", "workerId": W1, "nodeId": HEAD, "pid": 200}]}
+        return self.event(at, "ray.actor.lifecycle", f"actor/{id}", "ALIVE", alive)
+
+    def group(self, at: float, number: int, cpus: float, state: str = "CREATED") -> Course:
+        id = f"{number:028x}" + JOB
+        bundles = [{"bundleIndex": 0, "unitResources": {"CPU": cpus}}]
+        body = {"placementGroupId": id, "name": f"g{number}", "creatorJobId": JOB, "bundles": bundles}
+        self.event(at, "ray.placement_group.definition", f"group/{id}", body=body)
+        return self.event(at, "ray.placement_group", f"group/{id}", state, {"creatorJobId": JOB})
+
     def task(
         self,
         at: float,
@@ -151,6 +180,7 @@ class Course:
 
 
 BROKEN = "Worker unexpectedly exits with a connection error code 2. End of file."
+TERMINATED = "Worker exits unexpectedly. Worker exits with an exit code 1. The process receives a SIGTERM."
 W1, W2 = "c1" * 28, "c2" * 28
 BOOM = (
     "TASK_EXECUTION_EXCEPTION",
@@ -294,7 +324,42 @@ def workers_after_the_driver() -> Course:
     return c.worker_dies(4.5, W1, "SYSTEM_ERROR", BROKEN).until(12)
 
 
+def slow_environment_beside_an_idle_actor() -> Course:
+    """A task waits for its environment for a minute; the actor that idles leaves it room enough."""
+    c = Course().small().actor(1.5, 1, "Cache", {"CPU": 1.0}).task(2, 1, "tokenize")
+    return c.until(60).step(61, 1, "RUNNING").step(62, 1, "FINISHED").until(70)
+
+
+def child_of_a_parent_that_gave_its_cpu_back() -> Course:
+    c = Course().small().task(2, 1, "parent", {"CPU": 2.0}).step(2.2, 1, "RUNNING")
+    c.task(3, 2, "child", parent=f"{1:016x}" + "f" * 24 + JOB)
+    return c.until(40).step(41, 2, "RUNNING").step(42, 2, "FINISHED").until(45)
+
+
+def group_whose_work_goes_on() -> Course:
+    c = (
+        Course()
+        .small()
+        .group(2, 1, 1.0)
+        .task(3, 1, "inside", {"CPU_group_0_aa": 1.0})
+        .step(3.1, 1, "RUNNING")
+    )
+    return c.task(4, 2, "outside", {"CPU": 2.0}).until(40)
+
+
+def removed_group() -> Course:
+    c = Course().small().group(2, 1, 2.0).group(4, 1, 2.0, "REMOVED").task(5, 1, "after")
+    return c.until(40)
+
+
+def sigterm_while_ray_takes_an_actor_down() -> Course:
+    c = Course().small().actor(1.5, 1, "Cache", {"CPU": 1.0}).worker(1, W1, 200).driver_ends(4)
+    return c.worker_dies(4.4, W1, "SYSTEM_ERROR", TERMINATED).until(12)
+
+
 QUIET = [
+    slow_environment_beside_an_idle_actor, child_of_a_parent_that_gave_its_cpu_back, group_whose_work_goes_on, removed_group,
+    sigterm_while_ray_takes_an_actor_down,
     retried_crash, handled_exception, handled_exception_and_a_long_task, drained_node, stopped_ray, interrupted, stopped_job,
     queue_behind_work, a_while_of_waiting, cancelled, idle_workers, workers_after_the_driver,
 ]  # fmt: skip
@@ -416,7 +481,63 @@ def asks_for_a_resource_that_nobody_has() -> Course:
     return Course().cluster().task(2, 1, "train", {"GPU": 1.0}).until(30)
 
 
+def terminated_task() -> Course:
+    """Ray turns SIGTERM into exit code 1 and says so; then it kills what is left of the process."""
+    c = Course().cluster().worker(1, W1, 200).task(2, 1, "load")
+    c.step(2.1, 1, "SUBMITTED_TO_WORKER", worker=W1).worker_dies(4, W1, "SYSTEM_ERROR", TERMINATED)
+    c.event(
+        4.1, "process.exit", "process/x/200/1", "killed", process__pid=200, process__exit__signal="SIGKILL"
+    )
+    return c.step(4.1, 1, "FAILED", worker=W1, error=("WORKER_DIED", "RpcError")).until(12)
+
+
+def failed_check_of_rays_own() -> Course:
+    c = (
+        Course()
+        .cluster()
+        .worker(1, W1, 200)
+        .task(2, 1, "load")
+        .step(2.1, 1, "SUBMITTED_TO_WORKER", worker=W1)
+    )
+    c.event(
+        4,
+        "",
+        "",
+        body="[2026-11-21 C 200 200] core.cc:7:  Check failed: ref.has_value() lost",
+        ray__worker__id=W1,
+    )
+    c.worker_dies(4.1, W1, "SYSTEM_ERROR", BROKEN)
+    c.event(4.1, "process.exit", "process/x/200/1", "exited", process__pid=200, process__exit__code=1)
+    return c.step(4.2, 1, "FAILED", worker=W1, error=("WORKER_DIED", "RpcError")).until(12)
+
+
+def aborted_driver_amid_failures() -> Course:
+    """What the driver had caught a moment before is not what it crashed of."""
+    c = Course().cluster().task(2, 1, "boom").step(2.1, 1, "RUNNING").step(3, 1, "FAILED", error=BOOM)
+    return c.driver_ends(3.6, signal="SIGABRT").until(20)
+
+
+def exception_long_after_one_that_was_caught() -> Course:
+    """Ticks go on for a while after the end; what the driver had caught must not come back then."""
+    other = (BOOM[0], BOOM[1].replace("boom", "merge").replace("line 9", "line 20"))
+    c = Course().cluster().task(2, 1, "boom").step(2.1, 1, "RUNNING").step(3, 1, "FAILED", error=BOOM)
+    c.task(5, 2, "merge").step(5.1, 2, "RUNNING").step(6, 2, "FAILED", error=other)
+    text = 'Traceback (most recent call last):\n  File "/home/ray/train.py", line 30, in <module>\n'
+    text += "ray.exceptions.RayTaskError(KeyError): " + other[1].partition("\n")[2]
+    c.event(6.2, "process.exception", "process/x/100/1", body=text, process__pid=100)
+    return c.driver_ends(6.5, 1).until(40)
+
+
+def group_behind_a_group() -> Course:
+    return Course().small().group(2, 1, 2.0).group(3, 2, 1.0, "PENDING").until(40)
+
+
 LOUD = [
+    (terminated_task, "process-killed", "load"),
+    (failed_check_of_rays_own, "process-exit", "load"),
+    (aborted_driver_amid_failures, "native-crash", "train.py"),
+    (exception_long_after_one_that_was_caught, "user-exception", "merge"),
+    (group_behind_a_group, "resources-held", "placement group g1"),
     (crash_without_retries_left, "native-crash", "flaky"),
     (unhandled_exception, "user-exception", "boom"),
     (killed_raylet, "ray-node-lost", "node-2"),
@@ -440,6 +561,26 @@ def test_a_killed_raylet_is_told_before_ray_notices(replayed: Callable[..., list
     (incident,) = replayed(killed_raylet().rows, SESSION)
     assert incident.data["opened_ns"] - incident.data["onset_ns"] <= 2 * SECOND
     assert incident.blamed[0]["attributes"]["signal"] == "SIGKILL"
+
+
+def test_a_failed_check_is_not_called_an_exit_of_the_users(replayed: Callable[..., list[Incident]]) -> None:
+    (incident,) = replayed(failed_check_of_rays_own().rows, SESSION)
+    assert "Ray's own code" in incident.data["sentence"]
+    assert "os._exit" not in incident.data["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [(-11, "native-crash"), (134, "native-crash"), (137, "driver-exit"), (3, "driver-exit")],
+)
+def test_a_submitted_drivers_exit_code_that_stands_for_a_signal_is_read_as_one(
+    code: int, cause: str, replayed: Callable[..., list[Incident]]
+) -> None:
+    c = Course().small()
+    body = {"entrypoint": "python train.py", "driverExitCode": code, "message": ""}
+    c.event(4, "ray.submission", f"job/{JOB}", "FAILED", body, ray__job__id=JOB)
+    (incident,) = replayed(c.event(4, "ray.job.lifecycle", f"job/{JOB}", "FINISHED").until(12).rows, SESSION)
+    assert incident.cause == cause
 
 
 def test_a_thousand_failures_of_one_line_are_one_incident(replayed: Callable[..., list[Incident]]) -> None:

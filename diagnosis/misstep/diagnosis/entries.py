@@ -33,7 +33,7 @@ CAUSES = (
     ),
     Cause(
         "native-crash", "A process crashed in native code", "process", "error",
-        _DEATH | {"kernel.segfault"}, frozenset({"worker.out_of_memory", "kernel.oom_kill", "node.died"}), ("process_exits",), death.native_crash,
+        _DEATH | {"kernel.segfault", "driver.failed"}, frozenset({"worker.out_of_memory", "kernel.oom_kill", "node.died"}), ("process_exits",), death.native_crash,
         "no fatal signal", ("ray-oom-kill", "kernel-oom-kill", "process-exit"),
     ),
     Cause(

@@ -71,7 +71,8 @@ def explain(window: Window) -> tuple[list[Explanation], Context]:
     found = []
     for case in cases:
         inspect(window, roster, case)
-        explanation = _compete(case, context._replace(failed=failed.get(id(case)), stalled=stalled))
+        waits = stalled and _lives(context.outcome(case))
+        explanation = _compete(case, context._replace(failed=failed.get(id(case)), stalled=waits))
         if explanation is not None:
             found.append(explanation)
     return _once(found), context
@@ -196,7 +197,8 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
         return named[0]
     if outcome.error == "WORKER_DIED":
         return _crashed(cases, mine, named, outcome, context)
-    if outcome.error == "GET_TIMEOUT" or (outcome.own is None and not named):
+    crashed = outcome.own is None and outcome.signal in processes.CRASHES
+    if outcome.error == "GET_TIMEOUT" or (outcome.own is None and not named and not crashed):
         waits = [case for case in mine if case.all("placement.infeasible", "placement.held")]
         if waits:
             return waits[0]
@@ -206,7 +208,7 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
             return hung[-1]
     if named:
         return named[0]
-    if outcome.own is None:
+    if outcome.own is None and not crashed:
         near = [
             case
             for case in mine
@@ -278,7 +280,7 @@ def _ending(outcome: Outcome) -> Observation:
         statement=said,
         source="driver_exceptions" if outcome.own is not None else "process_exits",
         links=frozenset({f"driver/{outcome.job or outcome.pid}"}),
-        facts={"job": outcome.job, "pid": outcome.pid},
+        facts={"job": outcome.job, "pid": outcome.pid, "signal": outcome.signal},
         evidence=outcome.evidence,
     )
 
@@ -288,6 +290,11 @@ def _stalled(window: Window, roster: Roster, cases: list[Case]) -> bool:
     if not any(case.all("task.raised", "task.lost_object") for case in cases):
         return False
     return not progress.progressed(window, window.at - _STILL) and not progress.running(window, roster)
+
+
+def _lives(outcome: Outcome | None) -> bool:
+    """Whether a driver waits, or did until somebody stopped it; after any other end it is clear that nothing moves."""
+    return outcome is None or outcome.state in ("running", "interrupted")
 
 
 def _compete(case: Case, context: Context) -> Explanation | None:

@@ -11,11 +11,20 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from misstep.diagnosis.raytext import actor_death, exit_code, intended, memory_kill, node_id, without_guesses
+from misstep.diagnosis.raytext import (
+    actor_death,
+    end_signal,
+    exit_code,
+    intended,
+    memory_kill,
+    node_id,
+    without_guesses,
+)
 from misstep.diagnosis.traceback import RAY_ERRORS, Raised, parse, plain
 
 _OWNER = re.compile(r"Owner worker ID: ([0-9a-f]{56})")
 _OBJECT = re.compile(r"object (?:ref )?([0-9a-f]{56})", re.IGNORECASE)
+_NO_ENVIRONMENT = "Failed to set up runtime environment."
 _SYSTEM = "\nSystem error:\n"
 _TAILS = (
     "ray stop --force was called",
@@ -143,6 +152,7 @@ def _raised(text: str, raised: Raised | None, *, function: str, actor: str, crea
         "actor": actor or raised.actor,
         "creation": creation,
         "sure": bool(raised.function),
+        "behind": raised.behind,
     }
     return Failure("task.raised", frozenset(links), facts, raised)
 
@@ -190,7 +200,8 @@ def _system(
                 "pid": death.pid,
                 "ip": death.ip,
                 "detail": death.detail,
-                "code": code,
+                "code": None if end_signal(death.detail) else code,
+                "signal": end_signal(death.detail),
             }
             if death
             else {}
@@ -203,7 +214,12 @@ def _system(
     if kind == "WORKER_DIED":
         links |= {f"task/{task}"} if task else set()
         links |= {f"ray_worker/{worker}"} if worker else set()
-        facts |= {"code": exit_code(text), "detail": without_guesses(text)[:300]}
+        signal = end_signal(text)
+        facts |= {
+            "code": None if signal else exit_code(text),
+            "signal": signal,
+            "detail": without_guesses(text)[:300],
+        }
         return Failure("task.lost_worker", frozenset(links), facts, raised)
     if kind in ("NODE_DIED", "LOCAL_RAYLET_DIED"):
         node = node_id(text) or node
@@ -225,15 +241,17 @@ def _system(
     if kind == "RUNTIME_ENV_SETUP_FAILED":
         named = _ENVIRONMENT_OF.search(text)
         facts["function"] = function or (named[1] if named else "")
+        # A driver's traceback and Ray's event end in the same text; what stands before it differs.
+        chain = parse(text.rpartition(_NO_ENVIRONMENT)[2])
+        raised = chain[-1] if chain and chain[-1].frames else raised
         reason = (
             f"{raised.type}: {raised.message}".rstrip(": ")
             if raised is not None and raised.frames
             else _last_line(text)
         )
-        digest = blake2b(reason.encode(), digest_size=6).hexdigest()
-        return Failure(
-            "task.no_environment", frozenset({f"environment/{digest}"}), facts | {"reason": reason}, raised
-        )
+        links |= {f"environment/{blake2b(reason.encode(), digest_size=6).hexdigest()}"}
+        links |= {f"actor/{actor}"} if actor else set()
+        return Failure("task.no_environment", frozenset(links), facts | {"reason": reason}, raised)
     if kind.endswith("UNSCHEDULABLE_ERROR"):
         return Failure(
             "task.unschedulable",

@@ -21,25 +21,31 @@ _DEATHS = (
     "worker.out_of_memory",
     "task.out_of_memory",
 )
+_SPEAK = ("worker.died", "actor.died", "actor.restarts", "task.lost_worker")
 _MOST = 5
 """Processes of one case that are looked at; a fault that repeats looks alike each time."""
 
 
 def inspect(window: Window, roster: Roster, case: Case) -> None:
     """Add what is recorded of the ends of a case's processes."""
+    driver = case.first("driver.failed")
+    if driver is not None and driver.facts["signal"] in CRASHES:
+        pid = int(driver.facts["pid"])
+        report = crash_report(window, "", pid, driver.ts, name=driver.name) if pid else None
+        if report is not None:
+            case.add(report)
     if not case.all(*_DEATHS):
         return
     for worker, pid, ip, at in _processes(roster, case)[:_MOST]:
         name = f"worker {pid}" if pid else f"worker {worker[:8]}"
         if pid:
             ended = exit_of(window, pid, ip, at, name=name)
-            by_ray = case.all("worker.out_of_memory") or case.fact(
-                "code", "worker.died", "actor.died", "task.lost_worker"
-            )
+            told = any(case.fact(name, *_SPEAK) for name in ("code", "signal"))
+            by_ray = bool(case.all("worker.out_of_memory")) or told
             if ended is not None and not (by_ray and ended.facts["signal"] == "SIGKILL"):
-                case.add(ended)  # Ray kills what it said it kills, and what told it its exit code
-            for told in kernel_of(window, pid, at, name=name):
-                case.add(told)
+                case.add(ended)  # Ray kills what it said it kills, and what told it how it ends
+            for line in kernel_of(window, pid, at, name=name):
+                case.add(line)
         report = crash_report(window, worker, pid, at, name=name) if worker or pid else None
         if report is not None:
             case.add(report)

@@ -80,6 +80,14 @@ def exit_code(detail: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def end_signal(detail: str) -> str:
+    """The signal that ended a worker as Ray's exit detail tells it, or empty.
+
+    Ray's handler turns SIGTERM into an exit with code 1, which is therefore no code of the worker's own.
+    """
+    return "SIGTERM" if "receives a SIGTERM" in detail else ""
+
+
 def without_guesses(detail: str) -> str:
     """Ray's exit detail without the causes that it lists as possible: they are guesses, not evidence."""
     return _GUESSES.sub("", detail).strip()

@@ -58,6 +58,7 @@ class Raised(NamedTuple):
         pid, ip, actor: of that process, where the text tells; 0 or empty otherwise.
         frames: outermost first.
         detail: lines below the first that belong to the message.
+        behind: the exception from which this one was raised in the same process, if it was.
     """
 
     type: str
@@ -68,6 +69,7 @@ class Raised(NamedTuple):
     actor: str = ""
     frames: tuple[Frame, ...] = ()
     detail: str = ""
+    behind: str = ""
 
     @property
     def user_frame(self) -> Frame | None:
@@ -98,7 +100,8 @@ def parse(text: str) -> list[Raised]:
     """The chain of errors in a text, outermost first; empty if the text holds no error.
 
     Where one exception was raised while another was handled, the chain follows the first that came from a
-    Ray task or actor, because the later one is its consequence, and the last one otherwise.
+    Ray task or actor, because the later one is its consequence, and the last one otherwise. Where both were
+    raised in one process, it follows the later one, which is what its callers saw.
     """
     blocks: list[list[str]] = [[]]
     for line in plain(text).splitlines():
@@ -107,10 +110,22 @@ def parse(text: str) -> list[Raised]:
         else:
             blocks[-1].append(re.sub(r"^(?:\s*[|+]\s)+", "  ", line))
     chains = [chain for chain in map(_sections, blocks) if chain]
-    for chain in chains:
-        if any(raised.function or raised.type in RAY_ERRORS for raised in chain):
-            return chain
-    return chains[-1] if chains else []
+    if not chains:
+        return []
+    from_ray = (any(raised.function or raised.type in RAY_ERRORS for raised in chain) for chain in chains)
+    first = next((place for place, ours in enumerate(from_ray) if ours), len(chains) - 1)
+    chain, behind = chains[first], chains[first - 1][-1] if first else None
+    for later in chains[first + 1 :]:
+        if later[0].function and (later[0].function, later[0].pid) == (chain[-1].function, chain[-1].pid):
+            chain, behind = chain[:-1] + later, chain[-1]
+    if behind is not None and behind.type and behind.type not in RAY_ERRORS:
+        chain = [*chain[:-1], chain[-1]._replace(behind=_in_short(behind))]
+    return chain
+
+
+def _in_short(raised: Raised) -> str:
+    frame = raised.user_frame
+    return f"{raised.type}: {raised.message}".rstrip(": ") + (f" at {frame.place}" if frame else "")
 
 
 def root(text: str) -> Raised | None:

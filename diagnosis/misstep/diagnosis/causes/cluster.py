@@ -116,26 +116,27 @@ def runtime_env_failed(case: Case, ctx: Context) -> Claim | None:
     function = str(case.fact("function") or "")
     reason = str(case.fact("reason") or "")
     calls = str(case.fact("calls") or "")
+    actor = next(iter(case.linked("actor")), "")
+    class_name = (ctx.roster.actor(actor).class_name if actor else "") or function.partition(".")[0]
+    kind, id, name = (
+        "task",
+        first.entity.partition("/")[2] if first.entity.startswith("task/") else "",
+        function,
+    )
+    if actor:
+        kind, id, name = "actor", actor, class_name
+    called = f"{kind} {name}" if name else "a task"
     return Claim(
-        blamed=[
-            Blamed(
-                "task",
-                first.entity.partition("/")[2] if first.entity.startswith("task/") else "",
-                function or "unknown",
-                {"reason": reason},
-            )
-        ],
-        title=f"the environment of {function or 'a task'} could not be made",
-        sentence=f"Ray could not set up the runtime_env of {f'task {function}' if function else 'a task'}: {reason}.".replace(
-            "..", "."
-        ),
+        blamed=[Blamed(kind, id, name or "unknown", {"reason": reason})],
+        title=f"the environment of {called} could not be made",
+        sentence=f"Ray could not set up the runtime_env of {called}: {reason}.".replace("..", "."),
         action=[
             f"fix runtime_env{f' at {calls}' if calls else ''}: {reason}",
             "try it alone: pip install the same packages, or open the same path or URL, on a node",
         ],
         score=0.95,
         decisive=(first,),
-        key=f"environment/{function}",
+        key=f"environment/{name}",
         ripe=ctx.failed is not None or ctx.since(case) >= 1,
         impact=f"{times(sum(one.count for one in failed), 'task', 'tasks')} could not start",
     )

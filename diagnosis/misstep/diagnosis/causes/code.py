@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from misstep.diagnosis.case import Case
 from misstep.diagnosis.catalogue import Blamed, Claim
-from misstep.diagnosis.causes.subject import times
+from misstep.diagnosis.causes.subject import blame_driver, times
 from misstep.diagnosis.context import Context
-from misstep.diagnosis.detectors.driver import Outcome
 
 _LAST_WORDS = 1.5
 """Seconds in which what a driver said last may still be on its way."""
@@ -93,6 +90,7 @@ def user_exception(case: Case, ctx: Context) -> Claim | None:
         title=f"{called} raised {facts['type'] or 'an exception'}" + (f" at {place}" if place else ""),
         sentence=f"{called[:1].upper()}{called[1:]} raised {what}"
         + (f" at {path}{inside}" if path else "")
+        + (f", from {facts['behind']}" if facts.get("behind") else "")
         + f"{while_creating}{ends}.{effect}",
         action=[
             f"{path}: {_advice(str(facts['type']), str(facts['message']))}"
@@ -136,10 +134,11 @@ def driver_exception(case: Case, ctx: Context) -> Claim | None:
         "pid": outcome.pid,
     }
     return Claim(
-        blamed=[*_driver(outcome, attributes)],
+        blamed=blame_driver(outcome, **attributes),
         title=f"the driver raised {own.type}" + (f" at {frame.place}" if frame else ""),
         sentence=f"The driver ({outcome.name}) raised {what}"
         + (f" at {path}, in {frame.function}" if frame else "")
+        + (f", from {own.behind}" if own.behind else "")
         + "; no task or actor had failed it.",
         action=[f"{path or outcome.name}: fix the line; the cluster did what it was asked"],
         score=0.9,
@@ -172,7 +171,7 @@ def driver_exit(case: Case, ctx: Context) -> Claim | None:
         action = [f"look for sys.exit({outcome.code}) or os._exit({outcome.code}) in {outcome.name}"]
         title = f"the driver left with exit code {outcome.code}"
     return Claim(
-        blamed=_driver(outcome, attributes),
+        blamed=blame_driver(outcome, **attributes),
         title=title,
         sentence=sentence,
         action=action,
@@ -193,7 +192,7 @@ def job_failed(case: Case, ctx: Context) -> Claim | None:
     told = next((line.strip() for line in reversed(outcome.text.splitlines()) if line.strip()), "")[:300]
     reason = str(case.fact("reason") or told)
     return Claim(
-        blamed=_driver(outcome, {"exit_code": outcome.code, "pid": outcome.pid}),
+        blamed=blame_driver(outcome, exit_code=outcome.code, pid=outcome.pid),
         title="the job failed",
         sentence=f"The job ({outcome.name}) failed, and nothing that could be seen explains it"
         + (f"; its last words: {reason}" if reason else "")
@@ -205,11 +204,3 @@ def job_failed(case: Case, ctx: Context) -> Claim | None:
         key=f"job/{outcome.job or outcome.pid}",
         impact="the job failed",
     )
-
-
-def _driver(outcome: Outcome, attributes: Mapping[str, object]) -> list[Blamed]:
-    told = {key: value for key, value in attributes.items() if value not in (None, "", 0)}
-    found = [Blamed("job", outcome.job or str(outcome.pid), outcome.name, told)]
-    if outcome.pid:
-        found.append(Blamed("process", str(outcome.pid), f"driver {outcome.pid}", {"pid": outcome.pid}))
-    return found

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from misstep.diagnosis.case import Case
 from misstep.diagnosis.catalogue import Claim
-from misstep.diagnosis.causes.subject import Subject, finality, subject
+from misstep.diagnosis.causes.subject import Subject, blame_driver, finality, subject
 from misstep.diagnosis.context import Context
 from misstep.diagnosis.detectors.processes import CRASHES
 from misstep.diagnosis.observation import Observation
@@ -19,6 +19,10 @@ _MEANING = {
     "SIGSEGV": "an invalid memory access", "SIGBUS": "a bus error, often a full /dev/shm or a truncated mapped file", "SIGABRT": "an abort, as assertions in native code make it",
     "SIGILL": "an illegal instruction, often a wheel built for another CPU", "SIGFPE": "an arithmetic fault in native code",
 }  # fmt: skip
+
+
+_UNDONE = "was not stored"
+"""So ends the check that fails where a signal stops a worker between two calls: the call gives back nothing."""
 
 
 class Manner(NamedTuple):
@@ -35,6 +39,9 @@ def manner_of(case: Case) -> Manner:
     report = case.first("crash.report")
     if report is not None:
         return Manner(str(report.facts["signal"]), None, report, str(report.facts.get("path") or ""))
+    for one in case.all("worker.died", "actor.died", "task.lost_worker", "task.lost_actor", "actor.restarts"):
+        if one.facts.get("signal"):
+            return Manner(str(one.facts["signal"]), None, one)
     for one in case.all("worker.died", "actor.died", "task.lost_worker", "task.lost_actor"):
         if one.facts.get("code") is not None:
             return Manner("", int(one.facts["code"]), one)
@@ -50,6 +57,8 @@ def manner_of(case: Case) -> Manner:
 
 def native_crash(case: Case, ctx: Context) -> Claim | None:
     """A fatal signal that the process brought on itself."""
+    if case.all("driver.failed"):
+        return _driver_crash(case, ctx)
     manner = manner_of(case)
     if manner.signal not in CRASHES or manner.told_by is None:
         return None
@@ -81,14 +90,61 @@ def native_crash(case: Case, ctx: Context) -> Claim | None:
     )
 
 
+def _driver_crash(case: Case, ctx: Context) -> Claim | None:
+    """The driver itself died of a fault in native code."""
+    outcome = ctx.failed
+    if outcome is None or outcome.own is not None or outcome.signal not in CRASHES:
+        return None
+    place = str(case.fact("path", "crash.report") or "")
+    inside = str(case.fact("inside", "crash.report") or "")
+    meaning = _MEANING.get(outcome.signal, "a fatal fault in native code")
+    told = case.all("kernel.segfault", "crash.report", "driver.failed")
+    return Claim(
+        blamed=blame_driver(outcome, signal=outcome.signal, place=place, pid=outcome.pid),
+        title=f"the driver crashed ({outcome.signal})",
+        sentence=f"The driver ({outcome.name}, pid {outcome.pid}) died of {outcome.signal}, {meaning}"
+        + (f" at {place}" if place else "")
+        + (f" (in {inside})" if inside and place else "")
+        + "; no task or actor had failed it.",
+        action=[
+            f"look at {place}: what it calls into native code is what crashed"
+            if place
+            else f"look at the end of what {outcome.name} printed: Python's fault handler, which Ray turns on, writes the line that it died at",
+            "check the versions of the native packages it uses against each other (NumPy, PyTorch, CUDA, your own extension)",
+        ],
+        score=0.95,
+        decisive=tuple(told[:2]),
+        key=f"driver/{outcome.pid}",
+        impact="the job failed",
+    )
+
+
 def process_exit(case: Case, ctx: Context) -> Claim | None:
     """The process left by itself, with a code or with one that nobody could see."""
     manner = manner_of(case)
     died = case.all(*_DEATHS)
     if not died or manner.signal:
         return None
+    check = _failed_check(case, manner)
+    if check is not None and _UNDONE in str(check.facts["check"]):
+        return None
     who = subject(case, ctx)
     final, healed = finality(case, ctx)
+    if check is not None:
+        return Claim(
+            blamed=who.blame(exit_code=1, check=check.facts["check"], pid=who.pid),
+            title=f"Ray's own code in {who.called} gave up",
+            sentence=f"{_of(who)} was ended by Ray's own code in it, because a check failed that never should: {check.facts['check']}.{_repeat(case)}".replace(
+                "..", "."
+            ),
+            action=["look for the check in Ray's issues; it is an error of Ray's, or of what it was given"],
+            score=0.9,
+            decisive=(check,),
+            key=who.called,
+            ripe=final,
+            healed=healed,
+            more=(f"misstep logs ray_worker/{who.worker}",) if who.worker else (),
+        )
     if manner.code is not None:
         told = manner.told_by
         assert told is not None
@@ -130,6 +186,9 @@ def process_exit(case: Case, ctx: Context) -> Claim | None:
 def process_killed(case: Case, ctx: Context) -> Claim | None:
     """A signal from outside ended the process."""
     manner = manner_of(case)
+    check = _failed_check(case, manner)
+    if check is not None and _UNDONE in str(check.facts["check"]) and case.all(*_DEATHS):
+        return _cut_short(case, ctx, check)
     if not manner.signal or manner.signal in CRASHES or manner.told_by is None or not case.all(*_DEATHS):
         return None
     who = subject(case, ctx)
@@ -144,6 +203,32 @@ def process_killed(case: Case, ctx: Context) -> Claim | None:
         ],
         score=0.85,
         decisive=(manner.told_by,),
+        key=who.called,
+        ripe=final and ctx.since(case) >= 1,
+        healed=healed,
+    )
+
+
+def _failed_check(case: Case, manner: Manner) -> Observation | None:
+    """The check of Ray's own by which a process ended; it leaves with exit code 1 then, and says no more to Ray."""
+    return case.first("crash.check") if not manner.signal and manner.code in (None, 1) else None
+
+
+def _cut_short(case: Case, ctx: Context, check: Observation) -> Claim:
+    """Ray turns SIGTERM into SystemExit, and where that comes before the user's code runs, a check of Ray's own fails."""
+    who = subject(case, ctx)
+    final, healed = finality(case, ctx)
+    return Claim(
+        blamed=who.blame(check=check.facts["check"], exit_code=1, pid=who.pid),
+        title=f"{who.called} was stopped from outside, most likely by SIGTERM",
+        sentence=f"{_of(who)} was stopped as a call began, before any code of its own ran: {check.facts['check']} "
+        f"Ray's worker ends so, with exit code 1, when SIGTERM reaches it between two calls; os._exit and sys.exit in its own code look different.{_repeat(case)}",
+        action=[
+            f"find who sent SIGTERM to pid {who.pid or '?'}: a supervisor, a batch system's limit, a person, a cleanup script",
+            f"if it may happen again, let Ray retry: max_retries or max_restarts on {who.name or 'it'}",
+        ],
+        score=0.75,
+        decisive=(check,),
         key=who.called,
         ripe=final and ctx.since(case) >= 1,
         healed=healed,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from misstep.diagnosis.case import Case
 from misstep.diagnosis.catalogue import Blamed
 from misstep.diagnosis.context import Context
+from misstep.diagnosis.detectors.driver import Outcome
 from misstep.diagnosis.roster import Task
 
 _TASKS = ("task.out_of_memory", "task.lost_worker", "task.lost_actor", "task.raised")
@@ -99,6 +100,15 @@ def subject(case: Case, ctx: Context, *, pid: int = 0, worker: str = "", functio
         _name(ctx, node),
         calls,
     )
+
+
+def blame_driver(outcome: Outcome, **attributes: Any) -> list[Blamed]:
+    """A driver first, then its process."""
+    told = {key: value for key, value in attributes.items() if value not in (None, "", 0)}
+    found = [Blamed("job", outcome.job or str(outcome.pid), outcome.name, told)]
+    if outcome.pid:
+        found.append(Blamed("process", str(outcome.pid), f"driver {outcome.pid}", {"pid": outcome.pid}))
+    return found
 
 
 def _name(ctx: Context, node: str) -> str:

@@ -16,6 +16,7 @@ from misstep.store.rows import LogRow
 
 _SIGNAL = re.compile(r"\*\*\* (SIG[A-Z]+) received at time=")
 _FATAL = re.compile(r"Fatal Python error: (.+)")
+_CHECK = re.compile(r"Check failed: (.+?)\s*$")
 _FRAME = re.compile(r'^\s*File "([^"]+)", line (\d+) in (\S+)')
 _NAMED = {
     "Segmentation fault": "SIGSEGV",
@@ -27,7 +28,7 @@ _NAMED = {
 
 
 def crash_report(window: Window, worker: str, pid: int, around: int, *, name: str) -> Observation | None:
-    """The report of a worker's crash near a moment, or None if it wrote none."""
+    """The report of a worker's crash, or of a check of Ray's own that failed, near a moment; None if it wrote none."""
     attributes = {names.RAY_WORKER: worker} if worker else {names.PID: str(pid)}
     lines = window.rows(
         plain=True,
@@ -41,7 +42,11 @@ def crash_report(window: Window, worker: str, pid: int, around: int, *, name: st
         lines, key=lambda row: (row.attributes.get(names.FILE_PATH, ""), _offset(row), row.seq, row.row)
     )
     signal, rows, stack, fatal = "", [], list[Frame](), ""
+    checks: list[tuple[LogRow, str]] = []
     for row in lines:
+        check = _CHECK.search(row.body)
+        if check:
+            checks.append((row, check[1]))
         found = _SIGNAL.search(row.body)
         if found:
             signal = signal or found[1]
@@ -55,6 +60,8 @@ def crash_report(window: Window, worker: str, pid: int, around: int, *, name: st
         frame = _FRAME.match(row.body)
         if fatal and frame:
             stack.append(Frame(frame[1], int(frame[2]), frame[3]))
+    if not signal and checks:
+        return _gave_up(worker, pid, checks, name=name)
     if not signal:
         return None
     place = next((frame for frame in stack if is_user_file(frame.file)), None)
@@ -73,6 +80,21 @@ def crash_report(window: Window, worker: str, pid: int, around: int, *, name: st
         },
         evidence=of_rows(rows),
     )  # fmt: skip
+
+
+def _gave_up(worker: str, pid: int, checks: list[tuple[LogRow, str]], *, name: str) -> Observation:
+    """Ray's own code in the worker found what should not be and ended the process, with exit code 1."""
+    row, check = min(checks, key=lambda found: (found[0].ts, found[0].seq, found[0].row))
+    return Observation(
+        kind="crash.check",
+        entity=f"ray_worker/{worker}" if worker else f"process/{pid}",
+        name=name,
+        ts=row.ts,
+        statement=f"reports that a check of Ray's own failed: {check[:160]}",
+        source="ray_logs",
+        facts={"pid": pid, "check": check[:300]},
+        evidence=of_rows([found for found, _ in checks]),
+    )
 
 
 def _offset(row: LogRow) -> int:

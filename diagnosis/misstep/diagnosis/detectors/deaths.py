@@ -7,7 +7,7 @@ from typing import Any
 from misstep.core import names
 from misstep.diagnosis.failures import deliberate_end
 from misstep.diagnosis.observation import Observation, of_rows
-from misstep.diagnosis.raytext import exit_code, memory_kill, without_guesses
+from misstep.diagnosis.raytext import end_signal, exit_code, memory_kill, without_guesses
 from misstep.diagnosis.roster import Roster
 from misstep.diagnosis.traceback import plain, root
 from misstep.diagnosis.window import Window, entity_id, transitions
@@ -49,9 +49,12 @@ def _worker(roster: Roster, row: LogRow, kind: str, detail: str, code: int | Non
     actor = roster.actor_on(id)
     links |= {f"actor/{actor}"} if actor else set()
     job = row.attributes.get(names.RAY_JOB, "")
+    signal = end_signal(detail)
+    code = None if signal else code
     facts: dict[str, Any] = {
         "exit_type": kind, "detail": without_guesses(detail)[:400], "code": code, "pid": worker.pid, "ip": ip,
         "node": worker.node, "worker": id, "used": used, "job": job, "actor": actor,
+        "signal": signal,
     }  # fmt: skip
     observed, statement = (
         "worker.died",
@@ -69,6 +72,8 @@ def _worker(roster: Roster, row: LogRow, kind: str, detail: str, code: int | Non
         observed, statement = "worker.init_failed", "ends, its actor's __init__ raised"
         if raised is not None and raised.signature:
             links |= {f"raise/{raised.signature}"}
+    elif signal:
+        statement = f"is ended by {signal}"
     elif code is not None:
         statement = f"exits with code {code}"
     return Observation(
@@ -161,6 +166,7 @@ def _actor_end(roster: Roster, row: LogRow, id: str, state: str, entry: dict[str
         "actor.lost_node": "dies with its node",
     }.get(kind, "dies")
     name = actor.class_name or str(context.get("className") or "")
+    signal = end_signal(text)
     return Observation(
         kind=kind,
         entity=row.entity,
@@ -171,7 +177,8 @@ def _actor_end(roster: Roster, row: LogRow, id: str, state: str, entry: dict[str
         links=frozenset(links),
         facts={
             "class": name, "pid": pid, "ip": str(context.get("nodeIpAddress") or ""), "actor": id, "job": actor.job, "node": actor.node,
-            "worker": actor.worker, "detail": without_guesses(text.partition("Worker exit detail: ")[2])[:400], "code": code, "exit_type": exit_type,
+            "worker": actor.worker, "detail": without_guesses(text.partition("Worker exit detail: ")[2])[:400], "code": None if signal else code,
+            "signal": signal, "exit_type": exit_type,
         },
         evidence=of_rows([row]),
     )  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from signal import Signals
 from typing import Any, NamedTuple
 
 from misstep.core import names
 from misstep.diagnosis.detectors.deaths import process_link
-from misstep.diagnosis.detectors.processes import ending, exits, manner, role_of
+from misstep.diagnosis.detectors.processes import CRASHES, ending, exits, manner, role_of
 from misstep.diagnosis.failures import Failure, classify, error_type
 from misstep.diagnosis.observation import Evidence, Observation, of_rows
 from misstep.diagnosis.roster import Job, Roster
@@ -122,6 +123,9 @@ def _outcome(window: Window, job: Job) -> tuple[Outcome, Failure | None]:
             exit_value = body.get("driverExitCode", body.get("driver_exit_code"))
             code = int(exit_value) if isinstance(exit_value, int) else code
             how = f"exits with code {code}" if code is not None else "fails"
+            signal = _signal_of(code)
+            if signal:
+                code, how = None, f"killed by {signal}"
     if job.pid:
         for row in exits(window, job.pid, since=job.started - SECOND):
             rows.append(row)
@@ -228,6 +232,13 @@ def _verdict(signal: str, code: int | None) -> str:
     if code == 0:
         return "ok"
     return "interrupted" if code == 130 else "failed"
+
+
+def _signal_of(code: int | None) -> str:
+    """The signal that an exit code stands for: Python's are negative, a shell's start at 128."""
+    number = -code if code is not None and code < 0 else (code or 0) - 128
+    found = next((one.name for one in Signals if one == number), "")
+    return found if found in CRASHES or found in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP") else ""
 
 
 def _submissions(window: Window, job: Job) -> list[LogRow]:

@@ -28,6 +28,11 @@ _SAYS = {
     "task.failed": "fails, {error}: {reason}",
 }
 
+_MEANT = {
+    "runtimeEnvFailedContext": "RUNTIME_ENV_SETUP_FAILED",
+    "actorUnschedulableContext": "ACTOR_UNSCHEDULABLE_ERROR",
+}
+
 
 def observe(window: Window, roster: Roster) -> list[Observation]:
     """Failed attempts of the window, gathered by what they have in common."""
@@ -161,10 +166,17 @@ def _error_of(window: Window, row: LogRow) -> tuple[str, str]:
     error = window.body(row).get("rayErrorInfo") or {}
     kind = str(error.get("errorType") or row.attributes.get(names.RAY_ERROR_TYPE, ""))
     text = str(error.get("errorMessage") or "")
+    died = error.get("actorDiedError") or {}
+    for (
+        context,
+        meant,
+    ) in _MEANT.items():  # the creation of an actor is told as WORKER_DIED, whatever befell it
+        if died.get(context):
+            return meant, text or str(died[context].get("errorMessage") or "")
     for value in error.values():
         if not text and isinstance(value, dict):
             text = str(value.get("errorMessage") or "")
-    died = ((error.get("actorDiedError") or {}).get("actorDiedErrorContext")) or {}
+    died = died.get("actorDiedErrorContext") or {}
     if died.get("className"):
         text += f"\n\tclass_name: {died['className']}\n\tactor_id: {died.get('actorId', '')}\n\tpid: {died.get('pid', 0)}\n\tip: {died.get('nodeIpAddress', '')}"
     return kind, text
