@@ -71,7 +71,9 @@ class Hot:
             for table in TABLES:
                 if table.name in whole:
                     self._writer.register("arriving", whole[table.name])
-                    self._writer.execute(f"INSERT INTO {table.name} SELECT {table.names} FROM arriving")
+                    self._writer.execute(
+                        f"INSERT INTO {table.name} ({table.names}) SELECT {table.names} FROM arriving"
+                    )
                     self._writer.unregister("arriving")
             self._writer.execute("COMMIT")
         except BaseException:

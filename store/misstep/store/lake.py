@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from misstep.core.errors import MissingExtraError, StorageError
-from misstep.store.schema import TABLES, VERSION
+from misstep.store.schema import TABLES, VERSION, Table
 from misstep.store.segment import HighWater, Marks
 
 MERGE_EVERY = 8
@@ -133,8 +133,8 @@ class Lake:
             try:
                 for table in TABLES:
                     self._db.execute(
-                        f"INSERT INTO lake.{table.name} SELECT {table.names} FROM {table.name} "
-                        f"WHERE seq > ? AND seq <= ? ORDER BY {', '.join(table.order)}",
+                        f"INSERT INTO lake.{table.name} ({table.names}) SELECT {table.names} FROM {table.name} "
+                        f"WHERE seq > ? AND seq <= ? ORDER BY {table.sort}",
                         [after, upto],
                     )
                 self._db.execute("INSERT INTO lake.positions VALUES (?, ?)", [upto, received])
@@ -199,28 +199,40 @@ class Lake:
         return found
 
     def _create_tables(self) -> None:
-        known = {
-            row[0]
-            for row in self._db.execute(
-                "SELECT table_name FROM information_schema.tables WHERE table_catalog = 'lake'"
-            ).fetchall()
-        }
+        known: dict[str, set[str]] = {}
+        for table, column in self._db.execute(
+            "SELECT table_name, column_name FROM information_schema.columns WHERE table_catalog = 'lake'"
+        ).fetchall():
+            known.setdefault(table, set()).add(column)
         if "meta" in known:
             row = self._db.execute("SELECT max(value) FROM lake.meta WHERE key = 'version'").fetchone()
-            if row and row[0] is not None and row[0] > VERSION:
+            version = int(row[0]) if row and row[0] is not None else VERSION
+            if version > VERSION:
                 raise StorageError(
                     f"{self.folder} was written by a newer Misstep; upgrade, or use another data folder"
                 )
-            return
+            if version == VERSION:
+                return
         self._db.execute("BEGIN")
-        for name, ddl in [*_OWN.items(), *((table.name, table.ddl) for table in TABLES)]:
-            self._db.execute(f"CREATE TABLE lake.{name}({ddl})")
+        for name, ddl in _OWN.items():
+            if name not in known:
+                self._db.execute(f"CREATE TABLE lake.{name}({ddl})")
         for table in TABLES:
-            self._db.execute(f"ALTER TABLE lake.{table.name} SET SORTED BY ({', '.join(table.order)})")
+            self._create(table, known.get(table.name))
         self._db.execute("INSERT INTO lake.meta VALUES ('version', ?)", [VERSION])
         self._db.execute("COMMIT")
         self._db.execute("CALL lake.set_option('parquet_compression', 'zstd')")
         self._db.execute(f"CALL lake.set_option('parquet_row_group_size', {ROW_GROUP})")
+
+    def _create(self, table: Table, known: set[str] | None) -> None:
+        """Make a table, or give one of an older version the columns that it lacks."""
+        if known is None:
+            self._db.execute(f"CREATE TABLE lake.{table.name}({table.ddl})")
+            self._db.execute(f"ALTER TABLE lake.{table.name} SET SORTED BY ({table.sort})")
+            return
+        for name, kind in table.columns:
+            if name not in known:
+                self._db.execute(f'ALTER TABLE lake.{table.name} ADD COLUMN "{name}" {kind}')
 
     def _sync_files(self) -> None:
         """DuckDB does not sync what it writes: files since the last seal must be on disk before the catalog names them."""

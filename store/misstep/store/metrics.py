@@ -13,6 +13,7 @@ from misstep.core import names
 from misstep.store import otlp
 from misstep.store.attributes import Attributes, joined
 from misstep.store.columns import I64, U64, lists, mix, offsets_of, owners, pair_hashes, text_hashes
+from misstep.store.translation import metric_name
 from misstep.store.verdict import CODE
 
 RESOURCE_LABELS = frozenset(
@@ -99,8 +100,18 @@ class Metrics:
                 "session": labels.column(names.SESSION),
                 "resource": pa.array(self.resource_ids[self.resource[points]]),
                 "seq": pa.array(seq),
+                "prometheus": self._prometheus(points),
             }
         )
+
+    def _prometheus(self, points: I64) -> Any:
+        """The Prometheus name of each point's series; the loop runs over distinct metrics."""
+        pairs = np.stack([self._metric[points], self._kind[points]], axis=1)
+        distinct, inverse = np.unique(pairs, axis=0, return_inverse=True)
+        own, units = (a.take(pa.array(distinct[:, 0])).to_pylist() for a in (self._names, self._units))
+        kinds = [_KINDS[kind] for kind in distinct[:, 1].tolist()]
+        words = pa.array(map(metric_name, own, units, kinds), pa.string())
+        return words.take(pa.array(inverse.ravel()))
 
     def _read_points(self, metrics: Any, request_of_metric: I64) -> None:
         gauges, of_gauge = lists(metrics.field("gauge").field("data_points"))

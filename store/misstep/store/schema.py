@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 """Raised when tables or journal change; a store of a newer version is refused, never guessed at."""
 
 
@@ -17,13 +17,18 @@ class Table(NamedTuple):
 
     @property
     def names(self) -> str:
-        """Column names, comma separated."""
-        return ", ".join(name for name, _ in self.columns)
+        """Column names, quoted and comma separated."""
+        return ", ".join(f'"{name}"' for name, _ in self.columns)
 
     @property
     def ddl(self) -> str:
         """Columns with types, as CREATE TABLE wants them."""
-        return ", ".join(f"{name} {kind}" for name, kind in self.columns)
+        return ", ".join(f'"{name}" {kind}' for name, kind in self.columns)
+
+    @property
+    def sort(self) -> str:
+        """The columns of `order`, quoted and comma separated."""
+        return ", ".join(f'"{name}"' for name in self.order)
 
 
 REQUESTS = Table(
@@ -52,6 +57,7 @@ SERIES = Table(
         ("session", "VARCHAR"),
         ("resource", "UBIGINT"),
         ("seq", "BIGINT"),
+        ("prometheus", "VARCHAR"),
     ),
     ("name", "series_id"),
 )
@@ -90,10 +96,49 @@ LOGS = Table(
     ),
     ("event", "session", "seq", "row"),
 )
+EXEMPLARS = Table(
+    "exemplars",
+    (
+        ("series_id", "UBIGINT"),
+        ("metric", "UINTEGER"),
+        ("ts", "BIGINT"),
+        ("value", "DOUBLE"),
+        ("trace_id", "BLOB"),
+        ("span_id", "BLOB"),
+        ("labels", "MAP(VARCHAR, VARCHAR)"),
+        ("seq", "BIGINT"),
+    ),
+    ("metric", "series_id", "ts", "seq"),
+)
+# `events` and `links` are JSON: they are shown with their span and never asked for alone.
+SPANS = Table(
+    "spans",
+    (
+        ("seq", "BIGINT"),
+        ("row", "INTEGER"),
+        ("trace_id", "BLOB"),
+        ("span_id", "BLOB"),
+        ("parent_span_id", "BLOB"),
+        ("name", "VARCHAR"),
+        ("kind", "TINYINT"),
+        ("service", "VARCHAR"),
+        ("start", "BIGINT"),
+        ("end", "BIGINT"),
+        ("status", "TINYINT"),
+        ("status_message", "VARCHAR"),
+        ("session", "VARCHAR"),
+        ("attributes", "MAP(VARCHAR, VARCHAR)"),
+        ("events", "VARCHAR"),
+        ("links", "VARCHAR"),
+        ("scope", "VARCHAR"),
+        ("resource", "UBIGINT"),
+    ),
+    ("service", "start", "seq", "row"),
+)
 RESOURCES = Table(
     "resources",
     (("resource", "UBIGINT"), ("attributes", "MAP(VARCHAR, VARCHAR)"), ("seq", "BIGINT")),
     ("resource",),
 )
 
-TABLES = (REQUESTS, SERIES, SAMPLES, LOGS, RESOURCES)
+TABLES = (REQUESTS, SERIES, SAMPLES, LOGS, RESOURCES, EXEMPLARS, SPANS)
