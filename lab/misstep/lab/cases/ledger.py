@@ -72,6 +72,17 @@ def _user_exceptions() -> Iterable[Case]:
     yield Case("failed_input", cause, task("produce"))
     yield Case("many_failures", cause, task("score"))
     yield Case("failure_amid_noise", cause, task("merge"))
+    yield Case("command_failed", cause, task("convert"))
+    yield Case("missing_module", cause, task("tokenize"))
+    yield Case("broken_argument", cause, task("read"))
+    yield Case("async_driver", cause, task("embed"))
+    yield Case("actor_pool", cause, method("Parser", "parse"))
+    yield Case("translated_exception", cause, task("gradient"))
+    yield Case("translated_by_driver", cause, task("clean"))
+    yield Case("caught_then_exit", cause, task("validate"), exit=2)
+    yield Case("named_task", cause, task("load") + task("load shard 3"))
+    yield Case("exception_group", cause, task("check"))
+    yield Case("retries_used_up", cause, task("fetch"))
 
 
 def _drivers() -> Iterable[Case]:
@@ -79,6 +90,7 @@ def _drivers() -> Iterable[Case]:
     yield Case("driver_after_init", "driver-exception", DRIVER)
     yield Case("driver_thread_exception", "driver-exception", DRIVER)
     yield Case("get_timeout", "driver-exception", DRIVER)
+    yield Case("driver_process_pool", "driver-exception", DRIVER)
     yield Case("driver_system_exit", "driver-exit", DRIVER, exit=3)
     yield Case("driver_os_exit", "driver-exit", DRIVER, exit=4)
     yield Case("driver_sigkill", "driver-exit", DRIVER, exit=-9)
@@ -94,11 +106,15 @@ def _deaths() -> Iterable[Case]:
     yield Case("actor_os_exit", "process-exit", actor("Simulator"))
     yield Case("actor_sys_exit", "process-exit", actor("Checker"))
     yield Case("actor_crash_loop", "process-exit", actor("Worker"))
+    yield Case("endless_crash_loop", "process-exit", actor("Poller"), hangs=True)
     yield Case("task_os_exit", "process-exit", task("convert"))
     yield Case("task_sys_exit", "process-exit", task("tool"))
     yield Case("actor_killed", "process-killed", actor("Cache"))
     yield Case("actor_terminated", "process-killed", actor("Store"))
     yield Case("task_killed", "process-killed", task("long"))
+    yield Case("task_terminated", "process-killed", task("simulate"))
+    yield Case("nested_actor_killed", "process-killed", actor("Index"))
+    yield Case("threaded_actor_exit", "process-exit", actor("Gateway"))
     yield Case("worker_memory", "ray-oom-kill", task("accumulate"))
     yield Case("memory_bystander", "ray-oom-kill", task("hoard"))
     yield Case("node_lost", "ray-node-lost", (("ray_node", "far-1"),))
@@ -122,6 +138,7 @@ def _waits() -> Iterable[Case]:
     yield Case("held_by_actor", cause, actor("Session"), hangs=True)
     yield Case("held_by_actors", cause, actor("Replica"), hangs=True)
     yield Case("held_by_group", cause, (("group", ""),), hangs=True)
+    yield Case("held_group_by_group", cause, (("group", "placement group training"),), hangs=True)
 
 
 def _quiet() -> Iterable[Case]:
@@ -129,6 +146,7 @@ def _quiet() -> Iterable[Case]:
         "retry_exceptions", "retry_crash", "actor_restart", "exit_actor", "actor_sys_exit", "ray_kill", "cancel",
         "handled", "handled_actor", "burst", "spill", "slow_start", "system_exit", "detached", "sleep", "wait",
         "nested", "queue", "late_node", "node_removed", "noise", "second_life", "memory", "without_ray",
+        "process_pool", "terminated", "timeout", "cancel_call", "group", "unread", "thread",
     ):  # fmt: skip
         yield Case(f"quiet_{name}", exit=0)
     # Ray's own handling of SIGINT makes it 1, where Python alone would end by the signal.
