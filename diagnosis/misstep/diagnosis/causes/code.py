@@ -28,7 +28,7 @@ def user_exception(case: Case, ctx: Context) -> Claim | None:
     class_name = (ctx.roster.actor(actor).class_name if actor else "") or (
         function.split(".")[0] if "." in function else ""
     )
-    what = f"{facts['type']}: {facts['message']}".strip(": ") or "an exception"
+    what = f"{facts['type']}: {facts['message']}".strip(": ").rstrip(".") or "an exception"
     place, path = str(facts.get("place") or ""), str(facts.get("path") or "")
     creation = any(one.facts.get("creation") for one in raised)
     called = (
@@ -124,7 +124,7 @@ def driver_exception(case: Case, ctx: Context) -> Claim | None:
     own = outcome.own
     frame = own.user_frame
     path = frame.path if frame else ""
-    what = f"{own.type}: {own.message}".strip(": ")
+    what = f"{own.type}: {own.message}".strip(": ").rstrip(".")
     attributes = {
         "file": frame.file if frame else "",
         "line": frame.line if frame else 0,
