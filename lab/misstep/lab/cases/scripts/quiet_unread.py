@@ -12,7 +12,8 @@ def optional(n):
 
 @ray.remote
 def stream():
-    yield from range(100)
+    for n in range(100):  # noqa: UP028  (Ray sends into what it iterates, which a range does not take)
+        yield n
 
 
 ray.init()
