@@ -27,9 +27,12 @@ from misstep.collector.body import ENCODINGS, Budget, Receive, expand, read
 from misstep.collector.refusal import Refusal
 from misstep.collector.telemetry import Stopwatch, Telemetry
 from misstep.core.errors import InputError, StorageError
+from misstep.store.layouts import Known
 from misstep.store.store import Batch, Receipt, Store
 
 Send = Callable[[Any], Awaitable[None]]
+Opened = tuple[bytes, bytes, str]
+"""What `expand` returns."""
 
 PATHS = {"/v1/metrics": "metrics", "/v1/logs": "logs"}
 BODIES_BYTES = 256 * 1024 * 1024
@@ -85,10 +88,10 @@ class Receiver:
         taken = len(body)
         watch = Stopwatch()
         try:
-            plain, kept, kept_encoding = await self._open(body, encoding, signal)
+            (plain, kept, kept_encoding), known = await self._open(body, encoding, signal)
             self._budget.take(len(plain))
             taken += len(plain)
-            receipt = await self._append(Batch(signal, kept, kept_encoding, agent, boot, seq), plain)
+            receipt = await self._append(Batch(signal, kept, kept_encoding, agent, boot, seq), plain, known)
         finally:
             self._budget.give(taken)
         self._count(signal, len(body), receipt, watch)
@@ -99,18 +102,33 @@ class Receiver:
             return
         await respond(send, 200, _partial(signal, receipt))
 
-    async def _open(self, body: bytes, encoding: str, signal: str) -> tuple[bytes, bytes, str]:
+    async def _open(self, body: bytes, encoding: str, signal: str) -> tuple[Opened, Known | None]:
         if len(body) <= (_INLINE_COMPRESSED if encoding else _INLINE_BYTES):
-            return _checked(body, encoding, self._limit, signal)
+            return self._checked(body, encoding, signal)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _checked, body, encoding, self._limit, signal)
+        return await loop.run_in_executor(self._threads, self._checked, body, encoding, signal)
 
-    async def _append(self, batch: Batch, plain: bytes) -> Receipt:
+    def _checked(self, body: bytes, encoding: str, signal: str) -> tuple[Opened, Known | None]:
+        """Decompressed and found well formed; a message that was parsed for that is thrown away."""
+        opened = expand(body, encoding, self._limit)
+        known = self._store.recognise(signal, opened[0])
+        if known is None:
+            try:
+                _PARSE[signal](opened[0])
+            except DecodeError:
+                raise Refusal(
+                    400,
+                    "malformed",
+                    f"the body is not an OTLP Export{signal.capitalize()}ServiceRequest in protobuf",
+                ) from None
+        return opened, known
+
+    async def _append(self, batch: Batch, plain: bytes, known: Known | None) -> Receipt:
         if self._waiting >= WAITING_LIMIT:
             raise Refusal(429, "overload", "too many requests wait for the disk", retry_after=1)
         self._waiting += 1
         try:
-            return await asyncio.wrap_future(self._store.append(batch, plain))
+            return await asyncio.wrap_future(self._store.append(batch, plain, known))
         except StorageError as error:
             _log.warning("refused a request: %s", error)
             raise Refusal(503, "storage", str(error), retry_after=_RETRY_SECONDS) from error
@@ -151,18 +169,6 @@ def status_message(code: int, message: str) -> bytes:
     size = len(text)
     length = bytes([size]) if size < 128 else bytes([size & 0x7F | 0x80, size >> 7])
     return b"\x08" + bytes([code]) + b"\x12" + length + text
-
-
-def _checked(body: bytes, encoding: str, limit: int, signal: str) -> tuple[bytes, bytes, str]:
-    """Decompressed and found well formed; the parsed message itself is thrown away."""
-    opened = expand(body, encoding, limit)
-    try:
-        _PARSE[signal](opened[0])
-    except DecodeError:
-        raise Refusal(
-            400, "malformed", f"the body is not an OTLP Export{signal.capitalize()}ServiceRequest in protobuf"
-        ) from None
-    return opened
 
 
 def _encoding_of(headers: Headers) -> str:

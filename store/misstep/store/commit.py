@@ -14,7 +14,7 @@ import numpy as np
 
 from misstep.core.clock import Clock
 from misstep.core.errors import StorageError
-from misstep.store import recovery
+from misstep.store import otlp, recovery
 from misstep.store.arrivals import Arrivals
 from misstep.store.ingest import Group, Ingest
 from misstep.store.journal import Journal
@@ -108,7 +108,10 @@ class Commit:
     def _store(self, group: list[Waiting]) -> None:
         fresh, copies = self._duplicates(group)
         judged = self._ingest.judge(
-            [w.batch.signal for w in fresh], [w.body for w in fresh], [w.batch.verdict for w in fresh]
+            [w.batch.signal for w in fresh],
+            [w.body for w in fresh],
+            [w.batch.verdict for w in fresh],
+            [w.known for w in fresh],
         )
         kept = [place for place, verdict in enumerate(judged.verdicts) if verdict is not None]
         rows = self._rows(fresh, judged, kept)
@@ -124,6 +127,7 @@ class Commit:
         self._answer(fresh, copies, judged, dict(zip(kept, rows, strict=True)))
         if rows:
             self._make_rows(judged.only(kept), rows)
+            self._learn_layouts(fresh, judged)
 
     def _duplicates(self, group: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
         """Those that are new, and those that were stored before or wait twice in this group."""
@@ -195,6 +199,15 @@ class Commit:
             self._counts[f"rows_{name}"] += sum(part.num_rows for part in parts)
         self.unsealed += sum(len(row.payload) for row in rows)
         self._arrivals.put(rows[0].received, rows[-1].received, tables)
+
+    def _learn_layouts(self, fresh: list[Waiting], judged: Group) -> None:
+        decoded = [
+            (waiting.body, verdict)
+            for waiting, verdict in zip(fresh, judged.verdicts, strict=True)
+            if waiting.known is None and waiting.batch.signal == otlp.METRICS and verdict is not None
+        ]
+        if decoded:
+            self._ingest.learn_layouts(*zip(*decoded, strict=True))
 
     def _one_by_one(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}

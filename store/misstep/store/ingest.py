@@ -6,7 +6,7 @@ One undecodable payload fails a whole group without saying which: the group is h
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +16,23 @@ from numpy.typing import NDArray
 from misstep.core.errors import InputError
 from misstep.store import otlp
 from misstep.store.columns import I64, U64, IdSet, RecentIds
-from misstep.store.limits import EVENTS_REMEMBERED, Limits, LiveSeries, judge_metrics
+from misstep.store.layout import Reading
+from misstep.store.layouts import Known, Layouts
+from misstep.store.limits import EVENTS_REMEMBERED, LIVE, Limits, LiveSeries, judge_metrics
 from misstep.store.logs import Logs, resource_table
 from misstep.store.metrics import Metrics
 from misstep.store.verdict import CODE, DUPLICATE, Verdict, split
 
 _log = logging.getLogger(__name__)
+_NONE: Mapping[int, Known] = {}
 
 Decoded = Metrics | Logs
+
+
+class Steady(NamedTuple):
+    """Metric requests that were read by their layouts; all their points are stored."""
+
+    known: list[Known]
 
 
 class Part(NamedTuple):
@@ -35,7 +44,7 @@ class Part(NamedTuple):
     """
 
     places: list[int]
-    columns: Decoded
+    columns: Decoded | Steady
 
 
 class Group(NamedTuple):
@@ -73,6 +82,7 @@ class Ingest:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.layouts = Layouts()
         self._live = LiveSeries()
         self._defined = IdSet()
         self._resources = IdSet()
@@ -92,21 +102,32 @@ class Ingest:
         self._live.add(live, received)
         self._events.add(event_hashes(np.array(events, dtype=object)))
 
-    def judge(self, signals: Sequence[str], payloads: Sequence[bytes], given: Sequence[bytes]) -> Group:
+    def judge(
+        self,
+        signals: Sequence[str],
+        payloads: Sequence[bytes],
+        given: Sequence[bytes],
+        known: Sequence[Known | None] = (),
+    ) -> Group:
         """Decode a group and decide on each item.
 
         Args:
             signals: of each request.
             payloads: decompressed.
             given: verdicts of the journal or of a sender that replays one; an empty one is made here.
+            known: what `layouts` read of each.
         """
         verdicts: list[Verdict | None] = [None] * len(payloads)
         refused: dict[int, InputError] = {}
-        parts = _decode(signals, payloads, given)
+        steady = {place: one for place, one in enumerate(known) if one is not None and not given[place]}
+        parts = _decode(signals, payloads, given, steady)
         for place, data in enumerate(given):
             if Verdict.is_undecodable(data):
                 verdicts[place] = Verdict(undecodable=True)
         for part in parts:
+            if isinstance(part.columns, Steady):
+                verdicts = [steady[p].layout.verdict if p in steady else v for p, v in enumerate(verdicts)]
+                continue
             codes = self._codes(part.columns)
             for index, (place, own) in enumerate(
                 zip(part.places, split(codes, part.columns.request, len(part.places)), strict=True)
@@ -122,6 +143,7 @@ class Ingest:
         parts = _decode(signals, payloads, given)
         verdicts: list[Verdict | None] = [Verdict(undecodable=True)] * len(payloads)
         for part in parts:
+            assert not isinstance(part.columns, Steady)
             bounds = np.searchsorted(part.columns.request, np.arange(len(part.places) + 1))
             for place, items in zip(part.places, np.diff(bounds).tolist(), strict=True):
                 try:
@@ -141,8 +163,11 @@ class Ingest:
         tables: dict[str, list[Any]] = {"samples": [], "series": [], "logs": [], "resources": []}
         learned = _Learned()
         for part in group.parts:
-            keep = _accepted(part, group.verdicts)
             places = np.array(part.places)
+            if isinstance(part.columns, Steady):
+                self._steady_rows(part.columns.known, seq[places], received[places], tables, learned)
+                continue
+            keep = _accepted(part, part.columns, group.verdicts)
             if not keep.any():
                 continue
             if isinstance(part.columns, Metrics):
@@ -195,6 +220,29 @@ class Ingest:
             learned.defined.append(metrics.series[fresh])
         self._resource_rows(metrics, at, position, tables, learned)
 
+    def _steady_rows(
+        self,
+        known: list[Known],
+        seq: I64,
+        received: I64,
+        tables: dict[str, list[Any]],
+        learned: _Learned,
+    ) -> None:
+        lengths = [len(one.reading) for one in known]
+        columns: dict[str, NDArray[Any]] = {
+            "metric": np.concatenate([one.reading.metric for one in known]),
+            "series_id": np.concatenate([one.reading.series for one in known]),
+            "ts": np.concatenate([one.reading.ts for one in known]),
+            "value": np.concatenate([one.reading.value for one in known]),
+            "seq": np.repeat(seq, lengths),
+        }
+        tables["samples"].append(pa.table({name: pa.array(column) for name, column in columns.items()}))
+        now = int(received[-1])
+        for one in known:
+            if now - one.layout.refreshed > LIVE // 4:
+                one.layout.refreshed = now
+                learned.live.append((np.unique(one.reading.series), now))
+
     def _log_rows(
         self,
         logs: Logs,
@@ -225,6 +273,12 @@ class Ingest:
             )
             learned.resources.append(ids[~known])
 
+    def learn_layouts(self, payloads: Sequence[bytes], verdicts: Sequence[Verdict]) -> None:
+        """Metric requests that had to be decoded: those that were accepted whole may be read faster next time."""
+        for payload, verdict in zip(payloads, verdicts, strict=True):
+            if not verdict.undecodable and not verdict.codes.any() and not verdict.extra:
+                self.layouts.learn(payload, _read)
+
     def _learn(self, learned: _Learned) -> None:
         for ids, received in learned.live:
             self._live.add(ids, received)
@@ -252,12 +306,34 @@ def event_hashes(ids: NDArray[Any]) -> U64:
     return np.fromiter(map(hash, ids), np.int64, len(ids)).view(np.uint64)
 
 
-def _decode(signals: Sequence[str], payloads: Sequence[bytes], given: Sequence[bytes]) -> list[Part]:
+def _read(payload: bytes) -> Reading | None:
+    """The points of one request, if they are all that is in it and none is rejected."""
+    try:
+        metrics = Metrics([payload])
+    except otlp.UndecodableError:
+        return None
+    if metrics.codes.any() or metrics.unsupported.any():
+        return None
+    return Reading(metrics.series, metrics.metric, metrics.ts, metrics.value)
+
+
+def _decode(
+    signals: Sequence[str],
+    payloads: Sequence[bytes],
+    given: Sequence[bytes],
+    steady: Mapping[int, Known] = _NONE,
+) -> list[Part]:
     readers: dict[str, Callable[[list[bytes]], Decoded]] = {otlp.METRICS: Metrics, otlp.LOGS: Logs}
     aside = [Verdict.is_undecodable(data) for data in given]
     parts: list[Part] = []
+    if steady:
+        parts.append(Part(list(steady), Steady(list(steady.values()))))
     for signal, read in readers.items():
-        places = [place for place, own in enumerate(signals) if own == signal and not aside[place]]
+        places = [
+            place
+            for place, own in enumerate(signals)
+            if own == signal and not aside[place] and place not in steady
+        ]
         parts += _halve(read, places, payloads)
     return parts
 
@@ -285,12 +361,12 @@ def _extra(columns: Decoded, index: int) -> dict[int, int]:
     return {CODE["unsupported_type"]: unsupported} if unsupported else {}
 
 
-def _accepted(part: Part, verdicts: Sequence[Verdict | None]) -> NDArray[np.bool_]:
+def _accepted(part: Part, columns: Decoded, verdicts: Sequence[Verdict | None]) -> NDArray[np.bool_]:
     found: list[NDArray[np.uint8]] = []
     for place in part.places:
         verdict = verdicts[place]
         assert verdict is not None
-        items = int(np.count_nonzero(part.columns.request == len(found)))
+        items = int(np.count_nonzero(columns.request == len(found)))
         found.append(np.full(items, 255, np.uint8) if verdict.undecodable else verdict.codes)
     keep: NDArray[np.bool_] = np.concatenate(found) == 0
     return keep

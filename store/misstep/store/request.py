@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from misstep.store.layouts import Known
 from misstep.store.segment import HighWater, Marks, Row
 
 
@@ -57,11 +58,12 @@ class Receipt(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A request that waits for its commit; `body` is the payload, decompressed."""
+    """A request that waits for its commit; `body` is the payload, decompressed, `known` what a layout read of it."""
 
     batch: Batch
     body: bytes
     future: Future[Receipt]
+    known: Known | None = None
 
 
 def marks_of(rows: Sequence[Row]) -> Marks:

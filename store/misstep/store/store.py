@@ -27,6 +27,7 @@ from misstep.store.incidents import Incidents
 from misstep.store.ingest import Ingest
 from misstep.store.journal import Journal
 from misstep.store.lake import Lake
+from misstep.store.layouts import Known
 from misstep.store.limits import Limits
 from misstep.store.request import Batch, Receipt, Waiting
 from misstep.store.view import View
@@ -93,7 +94,13 @@ class Store:
             store._start()
         return store
 
-    def append(self, batch: Batch, decompressed: bytes | None = None) -> Future[Receipt]:
+    def recognise(self, batch_signal: str, body: bytes) -> Known | None:
+        """Read a decompressed request the short way, which also proves it well formed; None where that cannot be."""
+        return self._layouts.read(body) if batch_signal == otlp.METRICS else None
+
+    def append(
+        self, batch: Batch, decompressed: bytes | None = None, known: Known | None = None
+    ) -> Future[Receipt]:
         """Store a request; it is on disk when the future resolves.
 
         The future raises InputError for what is malformed, and StorageError when the disk refuses. In both cases
@@ -102,15 +109,16 @@ class Store:
         Args:
             batch: the request as it came.
             decompressed: its body; by default the payload itself.
+            known: what `recognise` said of it.
         """
         future: Future[Receipt] = Future()
-        waiting = Waiting(batch, batch.payload if decompressed is None else decompressed, future)
+        waiting = Waiting(batch, batch.payload if decompressed is None else decompressed, future, known)
         with self._door:
             if self._stop.is_set():
                 future.set_exception(StorageError("the store is closed"))
             elif batch.signal not in otlp.SIGNALS:
-                known = ", ".join(otlp.SIGNALS)
-                future.set_exception(InputError(f"unknown signal {batch.signal!r}; known are {known}"))
+                signals = ", ".join(otlp.SIGNALS)
+                future.set_exception(InputError(f"unknown signal {batch.signal!r}; known are {signals}"))
             elif self._threads:
                 self._waiting.put(waiting)
             else:
@@ -204,6 +212,7 @@ class Store:
         received = max(received, self._incidents.last_tick() - 1)
         journal = Journal(folder / "journal", position=position, received=received, marks=self._sealed_marks)
         ingest = Ingest(limits)
+        self._layouts = ingest.layouts
         recovery.remember(ingest, self._lake)
         recovery.warm(self._hot, self._lake, self._settings.hot_bytes)
         self._arrivals = Arrivals(journal.received)

@@ -28,12 +28,14 @@ REASONS = (
     "series_limit",
     "duplicate_event",
     "undecodable",
+    "unspecified_temporality",
+    "bucket_shape",
 )
 """Why an item is not stored, by its code; codes are never given another meaning."""
 
 MEANINGS = {
-    "unsupported_type": "histograms and summaries are not stored yet",
-    "delta_temporality": "sums must be cumulative",
+    "unsupported_type": "histograms and summaries were not stored yet",
+    "delta_temporality": "sums had to be cumulative",
     "no_value": "points without a value",
     "time_out_of_range": "time beyond the year 2262",
     "labels_per_series": "more labels than collector.labels_per_series allows",
@@ -41,6 +43,8 @@ MEANINGS = {
     "series_per_request": "more new series in one request than collector.series_per_request allows",
     "series_limit": "more series than collector.series_limit allows",
     "undecodable": "the payload could not be decoded and was put aside",
+    "unspecified_temporality": "sums and histograms must say whether they are cumulative or delta",
+    "bucket_shape": "buckets that do not fit their bounds, bounds that do not rise, or too many buckets",
 }
 
 CODE = {reason: code for code, reason in enumerate(REASONS)}
@@ -91,6 +95,11 @@ class Verdict:
             codes = np.frombuffer(zlib.decompress(data[6 + 5 * extras :]), np.uint8)
         except (struct.error, zlib.error) as error:
             raise ValueError(f"not a verdict: {error}") from error
+        unsupported = CODE["unsupported_type"]
+        if count < items and count + dict(pairs).get(unsupported, 0) == items:
+            # Of the time when histograms and summaries, which stand behind the rest, were counted only.
+            codes = np.concatenate([codes, np.full(items - count, unsupported, np.uint8)])
+            return cls(codes, {code: number for code, number in pairs if code != unsupported})
         if data[:1] != _ITEMS or count != items or len(codes) != items:
             raise ValueError(f"a verdict on {count} items for a payload of {items}")
         return cls(codes, dict(pairs))
@@ -104,6 +113,8 @@ class Verdict:
         """How many were not stored, by reason."""
         if self.undecodable:
             return {"undecodable": 1}
+        if not self.extra and not self.codes.any():
+            return {}
         found: dict[int, int] = dict(self.extra)
         codes, numbers = np.unique(self.codes[self.codes > 0], return_counts=True)
         for code, number in zip(codes.tolist(), numbers.tolist(), strict=True):
