@@ -1,0 +1,298 @@
+"""``sum by (…)`` and its kin: many rows into one for each group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+from misstep.store.promql import sums
+from misstep.store.promql.errors import failed
+from misstep.store.promql.labels import I64, NAME, Bool, Column, Labels, encode
+from misstep.store.promql.matrix import F64, Vector, merged
+from misstep.store.promql.numbers import shown
+from misstep.store.promql.order import limited, picked
+from misstep.store.promql.syntax import Aggregate
+
+CHOOSING = frozenset({"topk", "bottomk", "limitk", "limit_ratio"})
+"""Those whose answer is some of the rows that they were given."""
+
+_MOST = 1 << 63
+
+
+class Grouping:
+    """Rows of a vector by group, those of a group together.
+
+    Attributes:
+        vector: the rows in order of their groups.
+        of: the group of each row.
+        begins: the first row of each group.
+        sizes: rows in each.
+        labels: of the groups.
+        nameless: whether any of a group's rows loses its name.
+    """
+
+    def __init__(self, vector: Vector, by: tuple[str, ...], without: bool) -> None:
+        kept = vector.labels.drop((*by, NAME)) if without else vector.labels.keep(by)
+        of, first = kept.group()
+        if len(first) > 1 and bool((np.diff(of) < 0).any()):
+            order = np.argsort(of, kind="stable")
+            vector, of = vector.take(order), of[order]
+        self.vector, self.of = vector, of
+        self.sizes = np.bincount(of, minlength=len(first))
+        self.begins: I64 = np.cumsum(self.sizes) - self.sizes
+        self.labels = kept.take(first)
+        self.nameless: Bool = (
+            np.logical_or.reduceat(vector.nameless, self.begins) if len(first) else np.zeros(0, np.bool_)
+        )
+
+    def each(self, make: Callable[[slice], F64]) -> F64:
+        """One row of values a group; `make` gets the group's rows."""
+        made = [make(slice(int(b), int(b + n))) for b, n in zip(self.begins, self.sizes, strict=True)]
+        return np.stack(made) if made else np.zeros((0, self.vector.steps))
+
+    def counts(self) -> I64:
+        """How many rows are there in each group, shape (groups, S)."""
+        present = self.vector.present
+        if present.all():
+            return np.repeat(self.sizes[:, None], present.shape[1], axis=1)
+        return np.asarray(
+            [
+                np.count_nonzero(present[b : b + n], axis=0)
+                for b, n in zip(self.begins.tolist(), self.sizes.tolist(), strict=True)
+            ]
+        ).reshape(len(self.begins), present.shape[1])
+
+
+def aggregate(node: Aggregate, vector: Vector, parameter: F64 | str | None) -> Vector:
+    """Carry out an aggregation.
+
+    Args:
+        node: which one.
+        vector: its input.
+        parameter: one value a step, or the label of ``count_values``.
+
+    Raises:
+        QueryError: the parameter is out of range.
+    """
+    op = node.op
+    if isinstance(parameter, str):
+        return count_values(node, vector, parameter)
+    if op in CHOOSING:
+        assert parameter is not None
+        _check_choice(op, parameter)
+    vector = vector.compact()
+    if not len(vector):
+        return Vector.empty(vector.steps)
+    groups = Grouping(vector, node.labels, node.without)
+    if op in CHOOSING:
+        assert parameter is not None
+        return _choose(op, groups, parameter)
+    counts = groups.counts()
+    with np.errstate(all="ignore"):
+        if op == "quantile":
+            assert parameter is not None
+            values = _quantile(groups, counts, parameter)
+        else:
+            values = _FUNCTIONS[op](groups, counts)
+    return Vector(groups.labels, values, counts > 0, groups.nameless)
+
+
+def count_values(node: Aggregate, vector: Vector, label: str) -> Vector:
+    """``count_values``: how many rows of a group have each value, which becomes a label.
+
+    Raises:
+        QueryError: that is no name for a label.
+    """
+    check_label(label, "invalid label name")
+    row, step = np.nonzero(vector.present)
+    if not len(row):
+        return Vector.empty(vector.steps)
+    values = vector.values[row, step]
+    # Bits, not numbers, are compared: NaN is one value, and so that 0 and -0 stay two, as they are written.
+    bits, code = np.unique(np.where(np.isnan(values), np.nan, values).view(np.int64), return_inverse=True)
+    texts = [shown(value) for value in bits.view(np.float64).tolist()]
+    kept = vector.labels.drop((*node.labels, NAME)) if node.without else vector.labels.keep(node.labels)
+    of, first = kept.drop((label,)).group()
+    pairs, place = np.unique(of[row] * len(texts) + code, return_inverse=True)
+    named = encode(texts)
+    labels = kept.drop((label,)).take(first[pairs // len(texts)])
+    labels = labels.put(label, Column(named.codes[pairs % len(texts)], named.values))
+    counts = np.bincount(place * vector.steps + step, minlength=len(pairs) * vector.steps)
+    found = counts.reshape(len(pairs), vector.steps)
+    return merged(Vector(labels, found.astype(np.float64), found > 0))
+
+
+def check_label(name: str, complaint: str) -> None:
+    """A label's name is any UTF-8 text but the empty one.
+
+    Raises:
+        QueryError: it is not.
+    """
+    if name and not any(0xD800 <= ord(c) <= 0xDFFF for c in name):
+        return
+    text = "".join(f"\\x{ord(c) & 0xFF:02x}" if 0xD800 <= ord(c) <= 0xDFFF else c for c in name)
+    raise failed(f'{complaint} "{text}"' if complaint.endswith("name") else f"{complaint}: {text}")
+
+
+def _sum(groups: Grouping, counts: I64) -> F64:
+    values = groups.vector.filled(0.0)
+    return groups.each(lambda rows: sums.down(values[rows]))
+
+
+def _average(groups: Grouping, counts: I64) -> F64:
+    number = np.maximum(counts, 1)
+    found = _sum(groups, counts) / number
+    values = groups.vector.filled(0.0)
+    burst = np.isinf(found)
+    if burst.any() and np.isfinite(values).any():
+        # A sum may pass the largest float where the mean does not.
+        small = values / number[groups.of]
+        found = np.where(burst, groups.each(lambda rows: sums.down(small[rows])), found)
+    return found
+
+
+def _count(groups: Grouping, counts: I64) -> F64:
+    return counts.astype(np.float64)
+
+
+def _group(groups: Grouping, counts: I64) -> F64:
+    return np.ones(counts.shape)
+
+
+def _minimum(groups: Grouping, counts: I64) -> F64:
+    values = groups.vector.filled(np.nan)
+    return groups.each(lambda rows: np.fmin.reduce(values[rows], axis=0))
+
+
+def _maximum(groups: Grouping, counts: I64) -> F64:
+    values = groups.vector.filled(np.nan)
+    return groups.each(lambda rows: np.fmax.reduce(values[rows], axis=0))
+
+
+def _variance(groups: Grouping, counts: I64) -> F64:
+    vector = groups.vector
+    number = np.maximum(counts, 1)
+    spoiled = vector.present & ~np.isfinite(vector.values)
+    clean = np.where(vector.present & ~spoiled, vector.values, 0.0)
+    # Counted from one of the values, equal values have a variance of exactly zero.
+    origin = groups.each(
+        lambda rows: clean[rows][vector.present[rows].argmax(axis=0), np.arange(vector.steps)]
+    )
+    shifted = np.where(vector.present, clean - origin[groups.of], 0.0)
+    mean = groups.each(lambda rows: sums.down(shifted[rows])) / number
+    squares = np.where(vector.present, (shifted - mean[groups.of]) ** 2, 0.0)
+    found = groups.each(lambda rows: sums.down(squares[rows])) / number
+    bad = groups.each(lambda rows: np.asarray(np.any(spoiled[rows], axis=0), np.float64)) > 0
+    return np.where(bad, np.nan, found)
+
+
+def _deviation(groups: Grouping, counts: I64) -> F64:
+    return np.sqrt(_variance(groups, counts))
+
+
+_FUNCTIONS: dict[str, Callable[[Grouping, I64], F64]] = {
+    "sum": _sum,
+    "avg": _average,
+    "count": _count,
+    "group": _group,
+    "min": _minimum,
+    "max": _maximum,
+    "stdvar": _variance,
+    "stddev": _deviation,
+}
+
+
+def _quantile(groups: Grouping, counts: I64, q: F64) -> F64:
+    vector = groups.vector
+    whole = vector.present.all() and not np.isnan(vector.values).any()
+    constant = bool((q == q[0]).all()) and 0 <= q[0] <= 1
+    place = [0]
+
+    def simple(rows: slice) -> F64:
+        columns = np.ascontiguousarray(vector.values[rows].T)
+        rank = q[0] * (columns.shape[1] - 1)
+        below = int(rank)
+        above = min(below + 1, columns.shape[1] - 1)
+        columns.partition((below, above), axis=1)
+        low, high = columns[:, below], columns[:, above]
+        weight = rank - below
+        return np.asarray(low * (1 - weight) + high * weight)
+
+    def general(rows: slice) -> F64:
+        present, values = vector.present[rows].T, vector.values[rows].T
+        bad = np.isnan(values) & present
+        ordered = np.sort(np.where(bad, -np.inf, np.where(present, values, np.nan)), axis=1)
+        number = np.maximum(counts[place[0]], 1)
+        place[0] += 1
+        return limited(picked(ordered, number, bad.sum(axis=1), q), q)
+
+    return groups.each(simple if whole and constant else general)
+
+
+def _check_choice(op: str, parameter: F64) -> None:
+    if op == "limit_ratio":
+        if np.isnan(parameter).any():
+            raise failed("Ratio value is NaN")
+        return
+    if np.isnan(parameter).any():
+        raise failed("Parameter value is NaN")
+    far = ~(np.abs(parameter) < _MOST)
+    if far.any():
+        raise failed(f"Scalar value {shown(float(parameter[far][0]))} overflows int64")
+
+
+def _choose(op: str, groups: Grouping, parameter: F64) -> Vector:
+    vector = groups.vector
+    if op == "limit_ratio":
+        kept = vector.present & _ratio(vector.labels, parameter)
+    else:
+        most = np.maximum(np.trunc(parameter), 0)
+        kept = np.zeros_like(vector.present)
+        for begin, size in zip(groups.begins.tolist(), groups.sizes.tolist(), strict=True):
+            rows = slice(begin, begin + size)
+            here, values = vector.present[rows], vector.values[rows]
+            kept[rows] = _first(here, most) if op == "limitk" else _top(values, here, most, op == "topk")
+    if vector.steps == 1 and op in ("topk", "bottomk"):
+        values = vector.values[:, 0]
+        order = np.lexsort((-values if op == "topk" else values, np.isnan(values), groups.of))
+        vector, kept = vector.take(order), kept[order]
+    return Vector(vector.labels, vector.values, kept, vector.nameless).compact()
+
+
+def _top(values: F64, present: Bool, most: F64, largest: bool) -> Bool:
+    """Which rows are among the first at each step; NaN is the last to be chosen."""
+    size = len(values)
+    if (most >= size).all():
+        return present
+    # One sorted axis in memory; what is absent, and NaN, sorts to the end.
+    columns = np.where(present, -values if largest else values, np.nan).T
+    kept = np.zeros(columns.shape, np.bool_)
+    one = int(most[0])
+    if bool((most == one).all()) and not np.isnan(columns).any():
+        if one:
+            chosen = np.argpartition(columns, one - 1, axis=1)[:, :one]
+            np.put_along_axis(kept, chosen, True, axis=1)
+        return np.asarray(kept.T)
+    absent = ~present.T
+    ordered = np.lexsort((columns, absent), axis=1)
+    inside = np.arange(size) < most[:, None]
+    np.put_along_axis(kept, ordered, inside, axis=1)
+    return np.asarray(kept.T) & present
+
+
+def _first(present: Bool, most: F64) -> Bool:
+    return present & (np.cumsum(present, axis=0) <= most)
+
+
+def _ratio(labels: Labels, ratio: F64) -> Bool:
+    """A row is chosen by a number in 0..1 that depends on its labels alone; a negative ratio takes the others."""
+    place = np.array(
+        [
+            int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=8).digest(), "big") / 2**64
+            for row in labels.rows()
+        ]
+    )[:, None]
+    limited_ratio = np.clip(ratio, -1, 1)
+    return np.where(limited_ratio >= 0, place < limited_ratio, place >= 1 + limited_ratio)

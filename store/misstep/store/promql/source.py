@@ -1,0 +1,65 @@
+"""Where samples come from, behind one question; the store answers it, and so does memory in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from misstep.store.promql.labels import I64, Labels
+from misstep.store.promql.matrix import F64
+from misstep.store.promql.patterns import matching
+from misstep.store.promql.syntax import Matcher
+
+STALE = 0x7FF0000000000002
+"""Bits of the NaN that says that a series has ended."""
+
+
+class Selection(NamedTuple):
+    """Samples of some series, sorted by row and time; no two of a row at the same time.
+
+    Attributes:
+        labels: one row a series.
+        row: which series a sample is of, shape (n,).
+        ts: Unix nanoseconds, shape (n,).
+        value: shape (n,); the stale NaN included.
+    """
+
+    labels: Labels
+    row: NDArray[np.int32]
+    ts: I64
+    value: F64
+
+
+class Source(Protocol):
+    """Answers for samples."""
+
+    def select(self, matchers: Sequence[Matcher], start: int, end: int, limit: int) -> Selection:
+        """Samples with start < ts <= end of the series that all matchers match.
+
+        Raises:
+            QueryError: there are more than `limit` of them.
+        """
+        ...
+
+
+class Memory:
+    """Samples that are held whole.
+
+    Args:
+        labels: one row a series.
+        row: series of each sample; with `ts` and `value` sorted by row and time.
+    """
+
+    def __init__(self, labels: Labels, row: NDArray[np.int32], ts: I64, value: F64) -> None:
+        self._all = Selection(labels, row, ts, value)
+
+    def select(self, matchers: Sequence[Matcher], start: int, end: int, limit: int) -> Selection:
+        """See `Source`."""
+        labels, row, ts, value = self._all
+        wanted = matching(labels, matchers)
+        place = np.cumsum(wanted) - 1
+        chosen = wanted[row] & (ts > start) & (ts <= end)
+        return Selection(labels.take(wanted), place[row[chosen]].astype(np.int32), ts[chosen], value[chosen])

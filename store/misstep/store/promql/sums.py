@@ -1,0 +1,65 @@
+"""Sums that keep what large neighbours would swallow, as Prometheus' do: compensated, after Neumaier.
+
+`add` is one step of it, for as many sums at once as the arrays hold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from misstep.store.promql.labels import I64
+from misstep.store.promql.matrix import F64
+
+LOOP_MOST = 512
+"""Samples of a window up to which they are added one by one, all windows at once; more go by extended precision."""
+
+
+def add(total: F64, lost: F64, value: F64) -> None:
+    """Add `value` to `total` in place, and what rounding took away to `lost`."""
+    fresh = total + value
+    larger = np.abs(total) >= np.abs(value)
+    lost += np.where(larger, (total - fresh) + value, (value - fresh) + total)
+    total[...] = fresh
+
+
+def settled(total: F64, lost: F64) -> F64:
+    """The sum. An infinite total has nothing to be corrected."""
+    return np.where(np.isfinite(total), total + np.where(np.isfinite(lost), lost, 0.0), total)
+
+
+def down(matrix: F64) -> F64:
+    """Sum over axis 0, in halves: log2(n) steps, each for whole blocks of rows."""
+    total = matrix.copy()
+    lost = np.zeros_like(total)
+    while len(total) > 1:
+        half = len(total) // 2
+        rest = len(total) - 2 * half
+        upper, lower = total[:half], total[half : 2 * half]
+        kept = lost[:half] + lost[half : 2 * half]
+        add(upper, kept, lower)
+        if rest:
+            upper, kept = np.concatenate([upper, total[-1:]]), np.concatenate([kept, lost[-1:]])
+        total, lost = upper, kept
+    return settled(total[0], lost[0])
+
+
+def stretches(values: F64, begins: I64, lengths: I64) -> F64:
+    """Sums of stretches of a flat array, each of at least one value."""
+    if not len(begins):
+        return np.zeros(0)
+    if int(lengths.max()) > LOOP_MOST:
+        # reduceat sums up to the next begin: what lies between two stretches is cut off by a stop of its own.
+        edges = np.stack([begins, np.minimum(begins + lengths, len(values))], axis=1).ravel()
+        padded = np.concatenate([values, [0.0]]).astype(np.longdouble)
+        return np.add.reduceat(padded, edges)[::2].astype(np.float64)
+    total, lost = values[begins], np.zeros(len(begins))
+    same = bool((lengths == lengths[0]).all())
+    for place in range(1, int(lengths.max())):
+        if same:
+            add(total, lost, values[begins + place])
+            continue
+        longer = np.flatnonzero(lengths > place)
+        part, rest = total[longer], lost[longer]
+        add(part, rest, values[begins[longer] + place])
+        total[longer], lost[longer] = part, rest
+    return settled(total, lost)
