@@ -219,7 +219,12 @@ def captured() -> Callable[[str], Replay]:
 def replayed() -> Callable[..., list[Incident]]:
     """Diagnoses rows second by second and gives what the last tick found."""
 
-    def run(rows: list[LogRow], session: str, **options: Any) -> list[Incident]:
-        return Replay({"session": session}, rows, []).run(**options)
+    def run(
+        rows: list[LogRow],
+        session: str,
+        samples: Sequence[tuple[str, dict[str, str], int, float]] = (),
+        **options: Any,
+    ) -> list[Incident]:
+        return Replay({"session": session}, rows, list(samples)).run(**options)
 
     return run

@@ -563,6 +563,18 @@ def test_a_killed_raylet_is_told_before_ray_notices(replayed: Callable[..., list
     assert incident.blamed[0]["attributes"]["signal"] == "SIGKILL"
 
 
+@pytest.mark.parametrize(("cores", "told"), [(0.9, False), (0.02, True)])
+def test_a_driver_that_computes_after_a_failure_waits_for_nobody(
+    cores: float, told: bool, replayed: Callable[..., list[Incident]]
+) -> None:
+    c = Course().small().task(2, 1, "boom").step(2.1, 1, "RUNNING").step(3, 1, "FAILED", error=BOOM)
+    labels = {"process.pid": "100", "misstep.entity": "process/x/100/1"}
+    samples = [("process.cpu.time", labels, START + at * SECOND, cores * at) for at in range(40)]
+    shown: list[Incident] = []
+    replayed(c.until(30).rows, SESSION, samples=samples, each=lambda _, found: shown.extend(found))
+    assert bool(shown) == told
+
+
 def test_a_failed_check_is_not_called_an_exit_of_the_users(replayed: Callable[..., list[Incident]]) -> None:
     (incident,) = replayed(failed_check_of_rays_own().rows, SESSION)
     assert "Ray's own code" in incident.data["sentence"]

@@ -67,7 +67,7 @@ def explain(window: Window) -> tuple[list[Explanation], Context]:
     failed = {
         id(case): outcome for outcome in outcomes if (case := _blame(cases, outcome, context)) is not None
     }
-    stalled = _stalled(window, roster, cases)
+    stalled = _stalled(window, roster, cases, outcomes)
     found = []
     for case in cases:
         inspect(window, roster, case)
@@ -285,11 +285,14 @@ def _ending(outcome: Outcome) -> Observation:
     )
 
 
-def _stalled(window: Window, roster: Roster, cases: list[Case]) -> bool:
-    """Whether nothing has moved for a while and nothing runs; asked only where an exception might be the reason."""
+def _stalled(window: Window, roster: Roster, cases: list[Case], outcomes: list[Outcome]) -> bool:
+    """Whether nothing has moved for a while and nothing works; asked only where an exception might be the reason."""
     if not any(case.all("task.raised", "task.lost_object") for case in cases):
         return False
-    return not progress.progressed(window, window.at - _STILL) and not progress.running(window, roster)
+    if progress.progressed(window, window.at - _STILL) or progress.running(window, roster):
+        return False
+    drivers = [outcome.pid for outcome in outcomes if outcome.state == "running"]
+    return not progress.computes(window, drivers, window.at - _STILL)
 
 
 def _lives(outcome: Outcome | None) -> bool:

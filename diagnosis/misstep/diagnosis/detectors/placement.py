@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from misstep.diagnosis.detectors.progress import progressed, running
+from misstep.diagnosis.detectors.progress import computes, progressed, running
 from misstep.diagnosis.observation import Observation, of_rows
 from misstep.diagnosis.roster import Node, Roster, Task, creation_task
 from misstep.diagnosis.window import SECOND, Window, entity_id
@@ -191,6 +191,8 @@ def held(window: Window, roster: Roster, *, until: int | None = None) -> list[Ob
     wanted = {resource for task, _ in waits for resource in task.resources}
     ancestors = _ancestors(roster, [task for task, _ in waits])
     reserved = {group.id for group in groups if not group.waits}
+    if until is None and computes(window, [job.pid for job in roster.jobs if not job.finished], end - HELD):
+        return []  # the driver works, and may let go when it is done
     holders: list[Holder] = []
     for task in running(window, roster):
         method = task.kind == "method"

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from misstep.diagnosis.roster import Roster, Task
-from misstep.diagnosis.window import Window, entity_id
+from collections.abc import Iterable
 
+from misstep.core import names
+from misstep.diagnosis.roster import Roster, Task
+from misstep.diagnosis.window import SECOND, Window, entity_id
+
+_CPU = "process.cpu.time"
+_BUSY = 0.3
+"""Cores."""
 _OVER = ("FINISHED", "FAILED")
 
 
 def progressed(window: Window, since: int, until: int | None = None) -> bool:
     """Whether any task started or ended, or any actor or node came up, in an interval."""
     return window.moved(since, until)
+
+
+def computes(window: Window, pids: Iterable[int], since: int) -> bool:
+    """Whether a driver has worked by itself for most of an interval: then it waits for nobody, however still Ray is.
+
+    A driver that waits in ``ray.get`` needs a few hundredths of a core.
+    """
+    for pid in sorted({pid for pid in pids if pid}):
+        used = 0.0
+        for series in window.view.samples(_CPU, {names.PID: str(pid)}, since=since, until=window.at):
+            if len(series.ts) >= 2 and series.ts[-1] > series.ts[0]:
+                seconds = (int(series.ts[-1]) - int(series.ts[0])) / SECOND
+                used += (float(series.values[-1]) - float(series.values[0])) / seconds
+        if used >= _BUSY:
+            return True
+    return False
 
 
 def running(window: Window, roster: Roster) -> list[Task]:
