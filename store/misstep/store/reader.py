@@ -63,6 +63,12 @@ class Reader:
         )
         return found
 
+    def interrupt(self) -> None:
+        """End the question that is being answered, from another thread; it raises StorageError."""
+        cursor = self._cursor
+        if cursor is not None:
+            cursor.interrupt()
+
     def _find(self, before: int) -> tuple[int, int]:
         for condition in ("seq > (SELECT seq FROM memory.main.floor)", "true"):
             rows = self.rows(

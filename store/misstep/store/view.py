@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,6 +43,18 @@ class View:
     def position(self) -> tuple[int, int]:
         """Last seq that this view sees, and when it was received."""
         return self._reader.position
+
+    def ask(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a query of one of the query languages, in which ``{logs}``, ``{spans}``, … stand for tables.
+
+        Raises:
+            StorageError: the store cannot be read, or the query was interrupted.
+        """
+        return self._reader.rows(query, parameters)
+
+    def interrupt(self) -> None:
+        """End the question that another thread is asking of this view; it raises StorageError."""
+        self._reader.interrupt()
 
     def logs(
         self,
