@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from misstep.core.client import Client
+from misstep.core.errors import UnavailableError
 from misstep.core.exits import Exit
 from misstep.lab.cases.ledger import CASES, Case
 from misstep.lab.cases.runner import Outcome, Runner
@@ -41,7 +42,11 @@ def main() -> int:
             service.start()
             service.wait()
             client, environment = service.client(), service.environment
-        scores = _run(Runner(client, environment, home.folder), cases, client, arguments.out)
+        try:
+            scores = _run(Runner(client, environment, home.folder), cases, client, arguments.out)
+        except UnavailableError as error:
+            print(f"{error}\n{home.last_words('collector')}", file=sys.stderr)
+            return Exit.UNAVAILABLE
     print(summary(scores))
     return Exit.OK if all(s.right for s in scores) else Exit.WRONG_VERDICT
 
