@@ -2,7 +2,7 @@
 
 run: python -m bench.ingest [--points N] [--runs N] [--only TEXT] [--json FILE]
 
-Four senders keep one request each in flight. What counts is the server's time on a processor, with all that it does
+Sixteen senders keep one request each in flight. What counts is the server's time on a processor, with all that it does
 until 3 s after the last answer: writing, merging, sealing. Misstep has synced a request to disk before it answers;
 the peers sync later.
 """
@@ -24,7 +24,7 @@ from typing import NamedTuple
 from bench import load, peers
 from bench.load import Shape
 
-_SENDERS = 4
+_SENDERS = 16
 _SETTLE = 3.0
 _CASES: dict[str, Shape | None] = {
     str(shape): shape

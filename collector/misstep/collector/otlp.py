@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from misstep.collector.access import Headers
+from misstep.collector.answers import Answers
 from misstep.collector.body import ENCODINGS, Budget, Receive, expand, read
 from misstep.collector.refusal import Refusal
 from misstep.collector.telemetry import Stopwatch, Telemetry
@@ -73,6 +74,7 @@ class Receiver:
         self._telemetry = telemetry
         self._budget = Budget(max(BODIES_BYTES, 2 * body_limit))
         self._waiting = 0
+        self._answers = Answers()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="otlp")
         telemetry.body_bytes.set_function(lambda: self._budget.used)
 
@@ -128,7 +130,7 @@ class Receiver:
             raise Refusal(429, "overload", "too many requests wait for the disk", retry_after=1)
         self._waiting += 1
         try:
-            return await asyncio.wrap_future(self._store.append(batch, plain, known))
+            return await self._answers.of(self._store.append(batch, plain, known))
         except StorageError as error:
             _log.warning("refused a request: %s", error)
             raise Refusal(503, "storage", str(error), retry_after=_RETRY_SECONDS) from error
