@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -120,14 +121,14 @@ def test_windows_are_those_of_a_plain_reading(
     lines.send(*({"ts": ts, "body": f"v={v}", "attributes": {"case": case}} for ts, v in points))
     unwrap = "" if function == "count_over_time" else "| logfmt | unwrap v "
     found = lines.numbers(f'{function}({{case="{case}"}} {unwrap}[{window}s] offset {offset}s) by (case)', 5000, 5100, step)  # fmt: skip
-    fold = {
+    folds: dict[str, Callable[[list[int]], float]] = {
         "count_over_time": len, "sum_over_time": sum, "max_over_time": max, "min_over_time": min,
         "avg_over_time": lambda held: sum(held) / len(held),
-    }[function]  # fmt: skip
+    }  # fmt: skip
     expected: list[float | None] = []
     for at in range(5000, 5101, step):
         held = [v for ts, v in points if at - offset - window < ts <= at - offset]
-        expected.append(round(float(fold(held)), 6) if held else None)
+        expected.append(round(float(folds[function](held)), 6) if held else None)
     shown = rounded(found).get((("case", case),), [None] * len(expected))
     assert shown == expected
 

@@ -89,7 +89,7 @@ def test_operators_bind_as_in_prometheus() -> None:
     ],
 )  # fmt: skip
 def test_mistakes_are_told(query: str, said: str) -> None:
-    with pytest.raises(InputError, match="parse error|longer") as caught:
+    with pytest.raises(InputError, match=r"parse error|longer") as caught:
         parse(query)
     assert said in str(caught.value)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from misstep.collector.access import Access, Headers, Peer, headers_of
 from misstep.collector.body import Receive
+from misstep.collector.dialect import Dialect
 from misstep.collector.otlp import PATHS, Receiver, Send, refuse, respond
 from misstep.collector.refusal import Refusal
 from misstep.collector.telemetry import Telemetry
@@ -26,9 +28,18 @@ class Application:
         receiver: takes OTLP.
         api: ASGI application for everything else.
         telemetry: where refusals are counted.
+        dialects: APIs that others defined, each below prefixes of its own.
     """
 
-    def __init__(self, access: Access, receiver: Receiver, api: Any, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        access: Access,
+        receiver: Receiver,
+        api: Any,
+        telemetry: Telemetry,
+        dialects: Sequence[Dialect] = (),
+    ) -> None:
+        self._dialects = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes]
         self._access = access
         self._receiver = receiver
         self._api = api
@@ -51,7 +62,7 @@ class Application:
                 raise Refusal(
                     404, "path", f"nothing is taken at {path}; this collector takes {', '.join(PATHS)}"
                 )
-            await self._api(scope, receive, send)
+            await (self._dialect(path) or self._api)(scope, receive, send)
         except Refusal as refusal:
             await self._refuse(path, refusal, send)
         except Exception:  # noqa: BLE001 - one request must not end the process
@@ -71,5 +82,12 @@ class Application:
         if path.startswith("/v1/"):
             await refuse(send, refusal)
             return
+        if dialect := self._dialect(path):
+            body, media = dialect.shape(refusal)
+            await respond(send, refusal.status, body, media, refusal.headers())
+            return
         body = msgspec.json.encode({"error": refusal.message})
         await respond(send, refusal.status, body, b"application/json", refusal.headers())
+
+    def _dialect(self, path: str) -> Dialect | None:
+        return next((dialect for prefix, dialect in self._dialects if path.startswith(prefix)), None)

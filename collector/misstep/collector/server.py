@@ -18,6 +18,7 @@ from misstep.collector.api.operation import Context
 from misstep.collector.api.service import Service
 from misstep.collector.application import Application
 from misstep.collector.connection import Connection
+from misstep.collector.loki import routes as loki
 from misstep.collector.otlp import Receiver
 from misstep.collector.telemetry import Telemetry
 from misstep.collector.ticker import Ticker
@@ -101,8 +102,9 @@ def serve(
         telemetry = Telemetry(store.stats)
         ticker = Ticker(store, diagnose, clock, telemetry)
         receiver = Receiver(store, options.body_limit, telemetry)
-        service = Service(Context(store, ticker), telemetry, Readiness(store, clock.now()))
-        application = Application(access, receiver, service, telemetry)
+        context = Context(store, ticker)
+        service = Service(context, telemetry, Readiness(store, clock.now()))
+        application = Application(access, receiver, service, telemetry, [loki.dialect(context)])
         config = uvicorn.Config(
             application,
             loop="none",
