@@ -532,7 +532,24 @@ def group_behind_a_group() -> Course:
     return Course().small().group(2, 1, 2.0).group(3, 2, 1.0, "PENDING").until(40)
 
 
+def group_that_outlives_its_driver() -> Course:
+    c = Course().small().group(2, 1, 2.0).event(4, "ray.job.lifecycle", f"job/{JOB}", "FINISHED")
+    body = {"jobId": "02000000", "driverPid": "101", "entrypoint": "python report.py"}
+    c.event(5, "ray.job.definition", "job/02000000", body=body)
+    id = f"{7:016x}" + "f" * 24 + "02000000"
+    task = {
+        "taskId": id,
+        "taskType": "NORMAL_TASK",
+        "taskName": "report",
+        "jobId": "02000000",
+        "requiredResources": {"CPU": 1.0},
+    }
+    c.event(6, "ray.task.definition", f"task/{id}", body=task)
+    return c.event(6, "ray.task.lifecycle", f"task/{id}", "PENDING_NODE_ASSIGNMENT", {"taskId": id}).until(40)
+
+
 LOUD = [
+    (group_that_outlives_its_driver, "resources-held", "placement group g1"),
     (terminated_task, "process-killed", "load"),
     (failed_check_of_rays_own, "process-exit", "load"),
     (aborted_driver_amid_failures, "native-crash", "train.py"),

@@ -304,7 +304,7 @@ class _Group(NamedTuple):
 
 
 def _groups(window: Window, roster: Roster, end: int, *, gone: bool) -> list[_Group]:
-    """The placement groups that are not removed, of drivers that live."""
+    """The placement groups that are not removed."""
     left = {job.id for job in roster.jobs if job.finished and not gone}
     last: dict[str, LogRow] = {}
     for row in window.rows("ray.placement_group", limit=_HELD_ROWS, newest=True):
@@ -314,8 +314,8 @@ def _groups(window: Window, roster: Roster, end: int, *, gone: bool) -> list[_Gr
     for made in window.rows("ray.placement_group.definition", limit=_HELD_ROWS, newest=True):
         body, now = window.body(made), last.get(made.entity)
         job = str(body.get("creatorJobId") or "")
-        if now is None or now.state not in ("PENDING", "CREATED") or job in left:
-            continue
+        if now is None or now.state not in ("PENDING", "CREATED") or (now.state == "PENDING" and job in left):
+            continue  # a detached group outlives its driver, and holds on
         resources: dict[str, float] = {}
         for bundle in body.get("bundles") or []:
             for key, amount in (bundle.get("unitResources") or {}).items():
