@@ -21,19 +21,13 @@ class Known(NamedTuple):
     reading: Reading
 
 
-class _Sender:
-    """What is known of the requests of one sender and length."""
+class _Tries:
+    """How often a sender's requests could not be read, and how often they have to fail before a layout is made."""
 
-    __slots__ = ("layout", "misses", "next")
+    __slots__ = ("misses", "until")
 
     def __init__(self) -> None:
-        self.layout: Layout | None = None
-        self.misses = 0
-        self.next = 2
-
-    def hit(self) -> None:
-        """Its layout is worth keeping up to date."""
-        self.misses, self.next = 0, 1
+        self.misses, self.until = 0, 2
 
 
 class Layouts:
@@ -45,43 +39,47 @@ class Layouts:
 
     def __init__(self, limit: int = BYTES) -> None:
         self._limit = limit
-        self._senders: dict[bytes, _Sender] = {}
+        self._layouts: dict[bytes, Layout] = {}
+        self._tries: dict[bytes, _Tries] = {}
         self.bytes = 0
         self.hits = 0
         self.misses = 0
 
     def read(self, body: bytes) -> Known | None:
         """A request's points by the layout of its sender's last one; None where there is none or it does not fit."""
-        sender = self._senders.get(_key(body))
-        if sender is not None and sender.layout is not None:
-            reading = sender.layout.read(body)
-            if reading is not None:
-                sender.hit()
-                self.hits += 1
-                return Known(sender.layout, reading)
-        self.misses += 1
-        return None
+        key = _key(body)
+        layout = self._layouts.get(key)
+        reading = layout.read(body) if layout is not None else None
+        if layout is None or reading is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        if key in self._tries:
+            self._tries.pop(key, None)
+        return Known(layout, reading)
 
     def learn(self, body: bytes, decode: Callable[[bytes], Reading | None]) -> None:
         """A request was not read but decoded and accepted whole: take its layout if that seems worth it."""
         key = _key(body)
-        sender = self._senders.pop(key, None) or _Sender()
-        self._senders[key] = (
-            sender  # at the end: dictionaries keep the order, and the first are dropped first
-        )
-        sender.misses += 1
-        if sender.misses >= sender.next:
-            self._forget(sender)
-            sender.misses, sender.next = 0, min(1024, 2 * sender.next)
-            sender.layout = Layout.of(body, decode)
-            self.bytes += sender.layout.size if sender.layout is not None else 0
-        while self.bytes > self._limit or len(self._senders) > _SENDERS:
-            self._forget(self._senders.pop(next(iter(self._senders))))
+        tries = self._tries.setdefault(key, _Tries())
+        if len(self._tries) > _SENDERS:
+            self._tries.pop(next(iter(self._tries)), None)
+        tries.misses += 1
+        if tries.misses < tries.until:
+            return
+        tries.misses, tries.until = 0, min(1024, 2 * tries.until)
+        self._forget(key)
+        layout = Layout.of(body, decode)
+        if layout is not None:
+            self._layouts[key] = layout
+            self.bytes += layout.size
+        while self.bytes > self._limit:
+            self._forget(next(iter(self._layouts)))
 
-    def _forget(self, sender: _Sender) -> None:
-        if sender.layout is not None:
-            self.bytes -= sender.layout.size
-            sender.layout = None
+    def _forget(self, key: bytes) -> None:
+        layout = self._layouts.pop(key, None)
+        if layout is not None:
+            self.bytes -= layout.size
 
 
 def _key(body: bytes) -> bytes:
