@@ -20,7 +20,8 @@ NODES, METRICS, GPUS = 50, 40, 8
 SERIES = NODES * METRICS * GPUS
 SECOND = 10**9
 _MARK = 0x1122334400000000
-_START = 1_700_000_000 * SECOND
+START = 1_700_000_000 * SECOND
+"""Time of the first point, Unix nanoseconds."""
 
 
 class Shape(NamedTuple):
@@ -48,9 +49,9 @@ class _Blob(NamedTuple):
     values: np.ndarray
 
 
-def otlp(shape: Shape, points: int) -> list[bytes]:
-    """Bodies that hold about so many points in all, sweep by sweep over all nodes."""
-    return [_packed(body, shape) for body in _requests(shape, points)]
+def otlp(shape: Shape, points: int, step: int = 1) -> list[bytes]:
+    """Bodies that hold about so many points in all, sweep by sweep over all nodes; `step` seconds between points."""
+    return [_packed(body, shape) for body in _requests(shape, points, step)]
 
 
 def names() -> list[str]:
@@ -62,7 +63,7 @@ def _packed(body: bytes, shape: Shape) -> bytes:
     return gzip.compress(body, 1) if shape.gzip else body
 
 
-def _requests(shape: Shape, points: int) -> Iterator[bytes]:
+def _requests(shape: Shape, points: int, step: int) -> Iterator[bytes]:
     nodes = [[_blob(node, m, shape.points) for m in range(METRICS)] for node in range(NODES)]
     heads = [_resource(node) for node in range(NODES)]
     rng, numbers = random.Random(1), np.random.default_rng(1)
@@ -73,12 +74,14 @@ def _requests(shape: Shape, points: int) -> Iterator[bytes]:
             if shape.churn:
                 rng.shuffle(order)
                 order.pop()
-            yield _assemble(heads[node], [nodes[node][m] for m in order], order, sweep, shape.points, numbers)
+            yield _assemble(
+                heads[node], [nodes[node][m] for m in order], order, sweep, shape.points, step, numbers
+            )
             sent += len(order) * GPUS * shape.points
         sweep += 1
 
 
-def _assemble(head: bytes, blobs: list[_Blob], order: list[int], sweep: int, points: int, rng: np.random.Generator) -> bytes:  # fmt: skip
+def _assemble(head: bytes, blobs: list[_Blob], order: list[int], sweep: int, points: int, step: int, rng: np.random.Generator) -> bytes:  # fmt: skip
     metrics = b"".join(b"\x12" + _varint(len(blob.data)) + blob.data for blob in blobs)
     scope = b"\x12" + _varint(len(metrics))
     inner = len(head) + len(scope) + len(metrics)
@@ -86,7 +89,7 @@ def _assemble(head: bytes, blobs: list[_Blob], order: list[int], sweep: int, poi
     body = np.frombuffer(prefix + metrics, np.uint8).copy()
     at = len(prefix)
     # One time for a node and sweep, a few milliseconds off the second, as an agent's.
-    times = _START + (sweep * points + np.arange(points)) * SECOND + int(rng.integers(0, 2_000_000))
+    times = START + (sweep * points + np.arange(points)) * step * SECOND + int(rng.integers(0, 2_000_000))
     eight = np.arange(8)
     for blob, metric in zip(blobs, order, strict=True):
         at += 1 + len(_varint(len(blob.data)))
@@ -120,7 +123,7 @@ def _blob(node: int, number: int, points: int) -> _Blob:
         for point in range(points):
             added = held.data_points.add(time_unix_nano=_MARK + gpu * points + point)
             added.as_double = _real(gpu * points + point)
-            for key, value in (("gpu", str(gpu)), ("uuid", f"GPU-{node:04d}-{gpu}")):
+            for key, value in (("gpu", str(gpu)), ("node", f"node-{node:04d}")):
                 added.attributes.add(key=key).value.string_value = value
     data = metric.SerializeToString()
     count = GPUS * points
@@ -171,7 +174,7 @@ def remote_write(points: int, per_series: int = 1) -> list[bytes]:
         for at, labels in enumerate(series):
             seconds = sweep * per_series + np.arange(per_series)
             values = _values(at // GPUS % METRICS, seconds, rng)[at % GPUS]
-            stamps = (_START + seconds * SECOND) // 10**6
+            stamps = (START + seconds * SECOND) // 10**6
             body = labels + b"".join(
                 _framed(0x12, b"\x09" + struct.pack("<d", value) + b"\x10" + _varint(int(stamp)))
                 for value, stamp in zip(values.tolist(), stamps.tolist(), strict=True)
@@ -189,7 +192,7 @@ def remote_write(points: int, per_series: int = 1) -> list[bytes]:
 
 def _labels(node: int, metric: int, gpu: int) -> bytes:
     pairs = sorted(
-        {"__name__": names()[metric], "gpu": str(gpu), "uuid": f"GPU-{node:04d}-{gpu}", "instance": f"node-{node:04d}", "job": "bench"}.items()
+        {"__name__": names()[metric], "gpu": str(gpu), "node": f"node-{node:04d}", "instance": f"node-{node:04d}", "job": "bench"}.items()
     )  # fmt: skip
     return b"".join(_framed(0x0A, _framed(0x0A, k.encode()) + _framed(0x12, v.encode())) for k, v in pairs)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +56,7 @@ class Server(NamedTuple):
     def flush(self) -> None:
         """Let it write what it holds into its final form, as far as it can be told to."""
         if self.name == VICTORIA:
-            _get(self.port, "/internal/force_flush")
+            get(self.port, "/internal/force_flush")
 
 
 def find(folder: Path) -> dict[str, str]:
@@ -89,9 +88,16 @@ def versions(binaries: dict[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def start(name: str, binaries: dict[str, str], folder: Path) -> Iterator[Server]:
-    """Run a server on an empty data folder."""
-    folder.mkdir(parents=True)
+def start(
+    name: str,
+    binaries: dict[str, str],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    again: bool = False,
+) -> Iterator[Server]:
+    """Run a server on an empty data folder, or `again` on the one it had."""
+    folder.mkdir(parents=True, exist_ok=again)
     port, other = free_port(), free_port()
     data = folder / "data"
     otlp, write, health = "/v1/metrics", "/api/v1/write", "/healthz"
@@ -107,13 +113,14 @@ def start(name: str, binaries: dict[str, str], folder: Path) -> Iterator[Server]
         command = [binaries[name], f"-storageDataPath={data}", f"-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=10y", "-search.latencyOffset=0s", "-search.maxUniqueTimeseries=1000000", "-search.disableCache=false"]  # fmt: skip
         otlp, health = "/opentelemetry/v1/metrics", "/health"
         write_port = query_port = port
-    environment = {
+    variables = {
         **os.environ,
+        **(environment or {}),
         "XDG_RUNTIME_DIR": str(folder),
         "MISSTEP_COLLECTOR_SERIES_PER_REQUEST": "1000000",
     }
     log = open(folder / "log", "wb")  # noqa: SIM115  the child keeps it
-    child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    child = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
     try:
         _ready(child, query_port, health, folder / "log")
         yield Server(name, child.pid, write_port, query_port, otlp, write, data)
@@ -132,25 +139,14 @@ def _ready(child: subprocess.Popen[bytes], port: int, path: str, log: Path) -> N
         if child.poll() is not None:
             raise SystemExit(f"a server did not start:\n{log.read_text()[-2000:]}")
         with contextlib.suppress(OSError):
-            if _get(port, path)[0] == 200:
+            if get(port, path)[0] == 200:
                 return
         time.sleep(0.05)
     raise SystemExit(f"a server is not ready after 30 s:\n{log.read_text()[-2000:]}")
 
 
-def ask(server: Server, path: str) -> object:
-    """JSON of a GET.
-
-    Raises:
-        RuntimeError: the answer is no 200.
-    """
-    status, body = _get(server.query_port, path)
-    if status != 200:
-        raise RuntimeError(f"{server.name} answers {status}: {body[:300]!r}")
-    return json.loads(body)
-
-
-def _get(port: int, path: str) -> tuple[int, bytes]:
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request("GET", path)
