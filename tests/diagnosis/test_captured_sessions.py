@@ -35,6 +35,7 @@ FAULTS = [
     ("runtime_env", "runtime-env-failed", "task", "ok", {}),
     ("owner_died", "process-exit", "actor", "Cache", {"exit_code": 1}),
     ("driver_sigsegv", "native-crash", "job", "train.py", {"signal": "SIGSEGV"}),
+    ("crash_loop", "process-exit", "actor", "Worker", {"exit_code": 11}),
     ("actor_terminated", "process-killed", "actor", "Store", {"exit_code": 1}),
     ("environment_conda", "runtime-env-failed", "actor", "Renderer", {"reason": "ValueError: Could not find Conda executable at conda."}),
     ("held_by_actor", "resources-held", "actor", "Session", {"holds": {"CPU": 1.0, "license": 1.0}}),

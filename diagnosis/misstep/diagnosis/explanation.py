@@ -241,7 +241,7 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
 
 def _stood_still(window: Window, since: int, until: int) -> bool:
     """Whether nothing moved between a failure and the end of its driver, long enough for the one to be why of the other."""
-    return until - since >= _STILL and not progress.progressed(window, since + 2 * SECOND, until - SECOND)
+    return until - since >= _NEAR and not progress.progressed(window, since + 2 * SECOND, until - SECOND)
 
 
 def _crashed(

@@ -214,6 +214,9 @@ def _system(
     if kind == "WORKER_DIED":
         links |= {f"task/{task}"} if task else set()
         links |= {f"ray_worker/{worker}"} if worker else set()
+        links |= (
+            {f"actor/{actor}"} if actor else set()
+        )  # its creation: the worker of a restart may be unknown
         signal = end_signal(text)
         facts |= {
             "code": None if signal else exit_code(text),
