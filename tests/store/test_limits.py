@@ -100,7 +100,7 @@ def test_malformed_requests_are_refused_and_those_beside_them_stored(open_store:
     with pytest.raises(InputError, match="not an OTLP logs request"):
         otlp.send(store, "logs", b"\xff\xff\xff", agent="a", seq=1)
     with pytest.raises(InputError, match="unknown signal"):
-        otlp.send(store, "traces", b"")
+        otlp.send(store, "profiles", b"")
     assert otlp.send(store, "logs", otlp.log(("", 5, {}, "x")), agent="a", seq=2).seq == 1
     assert store.stats()["requests_malformed"] == 1
 

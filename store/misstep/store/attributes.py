@@ -49,6 +49,19 @@ class Attributes:
         found = cls(offsets, codes, names, value_text(items.field("value")))
         return found._without_repeats()
 
+    @classmethod
+    def of(cls, columns: dict[str, Any]) -> Attributes:
+        """From string arrays of shape (n,) by key; an empty string is no attribute."""
+        told = [pc.not_equal(column, "").to_numpy(zero_copy_only=False) for column in columns.values()]
+        owner = np.concatenate([np.flatnonzero(mask) for mask in told])
+        codes = np.repeat(np.arange(len(told), dtype=np.int32), [int(mask.sum()) for mask in told])
+        order = np.argsort(owner, kind="stable")
+        text = pa.concat_arrays(
+            [_array(c.filter(pa.array(m))) for c, m in zip(columns.values(), told, strict=True)]
+        )
+        offsets = offsets_of(np.bincount(owner, minlength=len(told[0])))
+        return cls(offsets, codes[order], list(columns), text.take(pa.array(order)))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

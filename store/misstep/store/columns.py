@@ -49,6 +49,14 @@ def take_ranges(offsets: I64, index: I64) -> tuple[I64, I64]:
     return np.repeat(offsets[index] - found[:-1], lengths) + np.arange(found[-1]), found
 
 
+def running(values: NDArray[Any], offsets: I64) -> NDArray[Any]:
+    """Running sum within each list, of the values' type, flat."""
+    total = np.zeros(len(values) + 1, values.dtype)
+    np.cumsum(values, out=total[1:])
+    found: NDArray[Any] = total[1:] - np.repeat(total[offsets[:-1]], np.diff(offsets))
+    return found
+
+
 def sums(values: U64, offsets: I64) -> U64:
     """Sum of each list's items, modulo 2^64: a combination that no order changes."""
     total = np.zeros(len(values) + 1, np.uint64)

@@ -21,12 +21,14 @@ from misstep.store.layouts import Known, Layouts
 from misstep.store.limits import EVENTS_REMEMBERED, LIVE, Limits, LiveSeries, judge_metrics
 from misstep.store.logs import Logs, resource_table
 from misstep.store.metrics import Metrics
-from misstep.store.verdict import CODE, DUPLICATE, Verdict, split
+from misstep.store.schema import TABLES
+from misstep.store.spans import Spans
+from misstep.store.verdict import DUPLICATE, Verdict, split
 
 _log = logging.getLogger(__name__)
 _NONE: Mapping[int, Known] = {}
 
-Decoded = Metrics | Logs
+Decoded = Metrics | Logs | Spans
 
 
 class Steady(NamedTuple):
@@ -129,13 +131,9 @@ class Ingest:
                 verdicts = [steady[p].layout.verdict if p in steady else v for p, v in enumerate(verdicts)]
                 continue
             codes = self._codes(part.columns)
-            for index, (place, own) in enumerate(
-                zip(part.places, split(codes, part.columns.request, len(part.places)), strict=True)
-            ):
-                extra = _extra(part.columns, index)
-                verdicts[place] = (
-                    Verdict.from_bytes(given[place], len(own)) if given[place] else Verdict(own, extra)
-                )
+            split_codes = split(codes, part.columns.request, len(part.places))
+            for place, own in zip(part.places, split_codes, strict=True):
+                verdicts[place] = Verdict.from_bytes(given[place], len(own)) if given[place] else Verdict(own)
         return self._put_aside(Group(parts, verdicts, refused), signals, payloads)
 
     def replay(self, signals: Sequence[str], payloads: Sequence[bytes], given: Sequence[bytes]) -> Group:
@@ -160,7 +158,7 @@ class Ingest:
             seq: journal position of each request, in order.
             received: when each was received.
         """
-        tables: dict[str, list[Any]] = {"samples": [], "series": [], "logs": [], "resources": []}
+        tables: dict[str, list[Any]] = {table.name: [] for table in TABLES}
         learned = _Learned()
         for part in group.parts:
             places = np.array(part.places)
@@ -172,6 +170,10 @@ class Ingest:
                 continue
             if isinstance(part.columns, Metrics):
                 self._metric_rows(part.columns, keep, seq[places], received[places], tables, learned)
+            elif isinstance(part.columns, Spans):
+                tables["spans"].append(part.columns.table(keep, seq[places], received[places]))
+                at = np.flatnonzero(keep)
+                self._resource_rows(part.columns, at, seq[places][part.columns.request], tables, learned)
             else:
                 self._log_rows(part.columns, keep, seq[places], received[places], tables, learned)
         self._learn(learned)
@@ -181,6 +183,8 @@ class Ingest:
         if isinstance(columns, Metrics):
             return judge_metrics(columns, self._live, self._limits)
         codes = columns.codes.copy()
+        if isinstance(columns, Spans):
+            return codes
         ids = columns.event_ids
         named = np.flatnonzero((ids != "") & (codes == 0))
         hashes = event_hashes(ids[named])
@@ -199,16 +203,16 @@ class Ingest:
         tables: dict[str, list[Any]],
         learned: _Learned,
     ) -> None:
-        at = np.flatnonzero(keep)
+        at = np.flatnonzero(keep[metrics.point])
         position = seq[metrics.request]
         columns: dict[str, NDArray[Any]] = {
             "metric": metrics.metric,
             "series_id": metrics.series,
             "ts": metrics.ts,
             "value": metrics.value,
-            "seq": position,
+            "seq": position[metrics.point],
         }
-        whole = len(at) == len(metrics)
+        whole = len(at) == len(metrics.point)
         tables["samples"].append(
             pa.table({name: pa.array(c if whole else c[at]) for name, c in columns.items()})
         )
@@ -216,9 +220,12 @@ class Ingest:
         learned.live.append((ids, int(received.max())))
         fresh = np.sort(at[first[~self._defined.contains(ids)]])
         if len(fresh):
-            tables["series"].append(metrics.define(fresh, position[fresh]))
+            tables["series"].append(metrics.define(fresh, position[metrics.point[fresh]]))
             learned.defined.append(metrics.series[fresh])
-        self._resource_rows(metrics, at, position, tables, learned)
+        exemplars = metrics.exemplars(keep, position)
+        if exemplars is not None:
+            tables["exemplars"].append(exemplars)
+        self._resource_rows(metrics, np.flatnonzero(keep), position, tables, learned)
 
     def _steady_rows(
         self,
@@ -277,7 +284,7 @@ class Ingest:
         """Metric requests that had to be decoded: those that were accepted whole may be read faster next time."""
         for payload, verdict in zip(payloads, verdicts, strict=True):
             if not verdict.undecodable and not verdict.codes.any() and not verdict.extra:
-                self.layouts.learn(payload, _read)
+                self.layouts.learn(payload, read_points)
 
     def _learn(self, learned: _Learned) -> None:
         for ids, received in learned.live:
@@ -306,13 +313,13 @@ def event_hashes(ids: NDArray[Any]) -> U64:
     return np.fromiter(map(hash, ids), np.int64, len(ids)).view(np.uint64)
 
 
-def _read(payload: bytes) -> Reading | None:
+def read_points(payload: bytes) -> Reading | None:
     """The points of one request, if they are all that is in it and none is rejected."""
     try:
         metrics = Metrics([payload])
     except otlp.UndecodableError:
         return None
-    if metrics.codes.any() or metrics.unsupported.any():
+    if metrics.codes.any() or metrics.has_exemplars:
         return None
     return Reading(metrics.series, metrics.metric, metrics.ts, metrics.value)
 
@@ -323,7 +330,11 @@ def _decode(
     given: Sequence[bytes],
     steady: Mapping[int, Known] = _NONE,
 ) -> list[Part]:
-    readers: dict[str, Callable[[list[bytes]], Decoded]] = {otlp.METRICS: Metrics, otlp.LOGS: Logs}
+    readers: dict[str, Callable[[list[bytes]], Decoded]] = {
+        otlp.METRICS: Metrics,
+        otlp.LOGS: Logs,
+        otlp.TRACES: Spans,
+    }
     aside = [Verdict.is_undecodable(data) for data in given]
     parts: list[Part] = []
     if steady:
@@ -354,11 +365,6 @@ def _halve(
             return []
     middle = len(places) // 2
     return _halve(read, places[:middle], payloads) + _halve(read, places[middle:], payloads)
-
-
-def _extra(columns: Decoded, index: int) -> dict[int, int]:
-    unsupported = int(columns.unsupported[index]) if isinstance(columns, Metrics) else 0
-    return {CODE["unsupported_type"]: unsupported} if unsupported else {}
 
 
 def _accepted(part: Part, columns: Decoded, verdicts: Sequence[Verdict | None]) -> NDArray[np.bool_]:

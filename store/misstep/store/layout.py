@@ -23,8 +23,10 @@ from misstep.store.verdict import Verdict
 
 _EIGHT = np.arange(8)
 _TIME = 1 << 60
-_REAL, _WHOLE, _TOTAL, _BUCKET = 0.25, 1 << 40, 1 << 50, 1
-"""The first mark of each kind; marks go up by one, and no mark or sum of marks of one kind is a mark of another."""
+_REAL, _WHOLE, _TOTAL, _BUCKET = 0.25, 1 << 40, 1 << 50, 2
+"""The first mark of each kind; marks go up by one, and no mark or sum of marks of one kind is a mark of another,
+or the one that every sample of ``target_info`` is."""
+_ONE = np.ones(1)
 
 
 class Reading(NamedTuple):
@@ -134,7 +136,7 @@ class Layout:
         np.cumsum(x.take(self._bucket_at).view("<u8").ravel(), out=running[1:])
         buckets = (running[1:] - running[self._since]).astype(np.float64)
         wholes = x.take(self._whole_at).view("<i8").ravel().astype(np.float64)
-        return np.concatenate([reals, wholes, totals, buckets])[self._row_value]
+        return np.concatenate([reals, wholes, totals, buckets, _ONE])[self._row_value]
 
     def _find_rows(self, own: list[int], answer: Reading) -> None:
         """For each row of the decoder: which of our numbers it is.
@@ -147,11 +149,11 @@ class Layout:
             for place, (point, value) in enumerate(zip(own, self._marks(), strict=True))
         }
         rows = zip(answer.ts.tolist(), answer.value.tolist(), strict=True)
-        places = [known.get(row, -1) for row in rows]
+        places = [len(own) if row[1] == 1.0 else known.get(row, -1) for row in rows]
         if min(places, default=-1) < 0:
             raise ValueError("a row is not made of a number of the request")
         self._row_value = np.array(places, np.int64)
-        self._row_time = np.array(own, np.int64)[self._row_value]
+        self._row_time = answer.ts - _TIME
         self._simple = places == list(range(len(self._real_at)))
 
     def _marks(self) -> list[float]:

@@ -56,23 +56,24 @@ class LiveSeries:
 
 
 def judge_metrics(metrics: Metrics, live: LiveSeries, limits: Limits) -> NDArray[np.uint8]:
-    """A code for each point; the series that are over a limit are the last ones in order of appearance."""
+    """A code for each point, shape (points,); series over a limit are the last ones in order of appearance."""
     codes = metrics.codes.copy()
     own = codes == 0
     codes[own & (metrics.labels_per_point() > limits.labels_per_series)] = CODE["labels_per_series"]
     codes[(codes == 0) & (metrics.longest_label() > limits.label_length)] = CODE["label_length"]
-    at = np.flatnonzero(codes == 0)
+    at = np.flatnonzero(codes[metrics.point] == 0)
     ids, first, inverse = np.unique(metrics.series[at], return_index=True, return_inverse=True)
     new = np.flatnonzero(~live.contains(ids))
     if not len(new):
         return codes
     new = new[np.argsort(first[new], kind="stable")]
     of_series = np.zeros(len(ids), np.uint8)
-    request = metrics.request[at[first[new]]]
+    request = metrics.request[metrics.point[at[first[new]]]]
     rank = np.arange(len(new)) - np.searchsorted(request, request)
     over = rank >= limits.series_per_request
     of_series[new[over]] = CODE["series_per_request"]
     within = new[~over]
     of_series[within[max(0, limits.series - len(live)) :]] = CODE["series_limit"]
-    codes[at] = of_series[inverse]
+    # A histogram is stored whole or not at all.
+    np.maximum.at(codes, metrics.point[at], of_series[inverse])
     return codes

@@ -18,14 +18,17 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 METRICS = "metrics"
 LOGS = "logs"
-SIGNALS = (METRICS, LOGS)
+TRACES = "traces"
+SIGNALS = (METRICS, LOGS, TRACES)
 
 _RECURSIVE = ("array_value", "kvlist_value")
 _UNREAD = {
@@ -34,23 +37,36 @@ _UNREAD = {
     "InstrumentationScope": ("version", "attributes", "dropped_attributes_count"),
     "Resource": ("dropped_attributes_count", "entity_refs"),
     "Metric": ("description", "metadata"),
-    "NumberDataPoint": ("start_time_unix_nano", "exemplars"),
+    "NumberDataPoint": ("start_time_unix_nano",),
+    "HistogramDataPoint": ("start_time_unix_nano", "min", "max"),
+    "ExponentialHistogramDataPoint": ("start_time_unix_nano", "min", "max"),
+    "SummaryDataPoint": ("start_time_unix_nano",),
     "LogRecord": ("dropped_attributes_count", "flags"),
+    "Span": (
+        "trace_state",
+        "flags",
+        "dropped_attributes_count",
+        "dropped_events_count",
+        "dropped_links_count",
+    ),
+    "Event": ("dropped_attributes_count",),
+    "Link": ("trace_state", "flags", "dropped_attributes_count"),
 }
 """Fields that nothing is made of; the decoder skips them."""
-_COUNTED = ("HistogramDataPoint", "ExponentialHistogramDataPoint", "SummaryDataPoint")
-"""Messages of which only the number is told."""
 _REQUESTS: dict[str, Any] = {
     METRICS: metrics_service_pb2.ExportMetricsServiceRequest,
     LOGS: logs_service_pb2.ExportLogsServiceRequest,
+    TRACES: trace_service_pb2.ExportTraceServiceRequest,
 }
 _FILES = (
     common_pb2,
     resource_pb2,
     metrics_pb2,
     logs_pb2,
+    trace_pb2,
     metrics_service_pb2,
     logs_service_pb2,
+    trace_service_pb2,
 )
 
 
@@ -104,13 +120,21 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 def _leave_unread(message: Any) -> None:
-    kept = [f for f in message.field if f.name not in _UNREAD.get(message.name, ())]
-    if message.name in _COUNTED:
-        kept = [f for f in message.field if f.name == "time_unix_nano"]
+    unread = _UNREAD.get(message.name, ())
+    kept = [f for f in message.field if f.name not in unread]
+    if len(kept) < len(message.field):
+        # `optional` makes a oneof of its own for each field; one without a field is refused.
+        used = sorted({f.oneof_index for f in kept if f.HasField("oneof_index")})
+        oneofs = [message.oneof_decl[index] for index in used]
         del message.oneof_decl[:]
-        del message.nested_type[:]
-    del message.field[:]
-    message.field.extend(kept)
+        message.oneof_decl.extend(oneofs)
+        for field in kept:
+            if field.HasField("oneof_index"):
+                field.oneof_index = used.index(field.oneof_index)
+        del message.field[:]
+        message.field.extend(kept)
+    for nested in message.nested_type:
+        _leave_unread(nested)
 
 
 def _cut_recursion(file: Any) -> None:

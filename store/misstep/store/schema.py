@@ -110,7 +110,7 @@ EXEMPLARS = Table(
     ),
     ("metric", "series_id", "ts", "seq"),
 )
-# `events` and `links` are JSON: they are shown with their span and never asked for alone.
+# `events` and `links` are JSON, as `spans` writes it: they are shown with their span and never asked for alone.
 SPANS = Table(
     "spans",
     (

@@ -30,6 +30,7 @@ REASONS = (
     "undecodable",
     "unspecified_temporality",
     "bucket_shape",
+    "span_ids",
 )
 """Why an item is not stored, by its code; codes are never given another meaning."""
 
@@ -45,6 +46,7 @@ MEANINGS = {
     "undecodable": "the payload could not be decoded and was put aside",
     "unspecified_temporality": "sums and histograms must say whether they are cumulative or delta",
     "bucket_shape": "buckets that do not fit their bounds, bounds that do not rise, or too many buckets",
+    "span_ids": "a trace id that is not 16 bytes or a span id that is not 8, or one of zeros",
 }
 
 CODE = {reason: code for code, reason in enumerate(REASONS)}
