@@ -548,7 +548,23 @@ def group_that_outlives_its_driver() -> Course:
     return c.event(6, "ray.task.lifecycle", f"task/{id}", "PENDING_NODE_ASSIGNMENT", {"taskId": id}).until(40)
 
 
+def asks_for_long_for_what_nobody_has() -> Course:
+    """Ray's autoscaler tells the same demand again and again, without saying whose it is."""
+    c = Course().small().task(2, 1, "train", {"CPU": 1.0, "GPU": 8.0})
+    pending = {
+        "resources": {"CPU": 1.0, "GPU": 8.0},
+        "what": "tasks_or_actors",
+        "fits": False,
+        "lacking": {"GPU": {}},
+        "waiting": 1,
+    }
+    for at in range(5, 1000, 30):
+        c.event(at, "ray.demand", f"session/{SESSION}", body={"pending": [pending], "nodes": []})
+    return c
+
+
 LOUD = [
+    (asks_for_long_for_what_nobody_has, "infeasible-resources", "train"),
     (group_that_outlives_its_driver, "resources-held", "placement group g1"),
     (terminated_task, "process-killed", "load"),
     (failed_check_of_rays_own, "process-exit", "load"),

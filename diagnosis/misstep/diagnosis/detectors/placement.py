@@ -50,10 +50,15 @@ def infeasible(
         if not any(fits(task.resources, node.resources) for node in offers):
             found.setdefault(label(roster, task), []).append((task, row))
     seen = [_infeasible(roster, name, members, offers) for name, members in found.items()]
-    known = [dict(one.facts["asked"]) for one in seen]
-    return seen + [
-        one for one in demanded(window, stands=stands, until=end) if dict(one.facts["asked"]) not in known
-    ]
+    loose = demanded(window, stands=stands, until=end)
+    if loose:  # whose it is was told when it came to wait, which may be long ago
+        known = [
+            task.resources for task, _ in waiting(window, roster, since=0, until=end, gone=until is not None)
+        ]
+        loose = [
+            one for one in loose if one.facts["kind"] == "group" or dict(one.facts["asked"]) not in known
+        ]
+    return seen + loose
 
 
 def demanded(window: Window, *, stands: int, until: int) -> list[Observation]:
@@ -368,7 +373,7 @@ def waiting(
 ) -> list[tuple[Task, LogRow]]:
     """Tasks and actor creations that came to wait for a node in an interval and wait still, of drivers that live."""
     left = {job.id for job in roster.jobs if job.finished and not gone}
-    rows = window.rows("ray.task.lifecycle", states=_WAITS, since=window.since, limit=_HELD_ROWS, newest=True)
+    rows = window.rows("ray.task.lifecycle", states=_WAITS, limit=_HELD_ROWS, newest=True)
     rows = [row for row in rows if since <= row.ts < until]
     if len(rows) > 2 * _MOST:
         rows = rows[:_MOST] + rows[-_MOST:]
