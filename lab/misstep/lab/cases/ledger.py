@@ -121,7 +121,9 @@ def _deaths() -> Iterable[Case]:
     yield Case(
         "owner_killed", "object-lost", (("object", ""), ("actor", "Builder"), ("task", "Builder.build"))
     )
-    yield Case("environment_pip", "runtime-env-failed", task("tokenize"))
+    yield Case(
+        "environment_pip", "runtime-env-failed", task("tokenize"), limit=300.0
+    )  # Ray tries three times
     yield Case("environment_conda", "runtime-env-failed", actor("Renderer"))
 
 
