@@ -14,8 +14,8 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
+from misstep.agent.flight import Flight, Range
 from misstep.agent.records import Records
 from misstep.agent.spool_file import KINDS, Translated, connect, set_aside, soft, take
 from misstep.core.clock import SECOND, Clock, SystemClock
@@ -27,40 +27,9 @@ _ROW_BYTES = 256 * 1024
 _COMPRESS_FROM = 128 * 1024
 _SEQ_LEAP = 1_000_000
 _FREE_PAGES = 256
+_PRESSING_BYTES = 256 * 1024
 _GAP_EVERY = 10 * SECOND
 _AGE_EVERY = 10 * SECOND
-
-
-class Flight(NamedTuple):
-    """One request's worth of rows.
-
-    Attributes:
-        boot: ``Misstep-Boot`` of the spool that holds them.
-        seq: ``Misstep-Seq``; the same each time these rows are sent.
-        kind: one of `KINDS`.
-        records: how many it holds.
-        payload: framed log records or metrics, concatenated.
-    """
-
-    boot: str
-    seq: int
-    kind: str
-    records: int
-    payload: bytes
-
-    @property
-    def signal(self) -> str:
-        """``metrics`` or ``logs``."""
-        return "metrics" if self.kind == "metric" else "logs"
-
-
-class _Range(NamedTuple):
-    """The rows of a kind, first to last, that a request takes."""
-
-    seq: int
-    kind: str
-    first: int
-    last: int
 
 
 class Spool:
@@ -70,6 +39,7 @@ class Spool:
         folder: the data folder; the spool is ``spool.sqlite`` in it, and one agent at a time may use it.
         limit: bytes that may wait.
         age: seconds that they may wait.
+        together: seconds that lines and metrics wait for more of them; an event takes along what waits.
         gap_event: encodes an ``agent.gap`` into records: (records, kind, count, reason).
         host_boot: id of the machine's boot; after a change the newest commits may be missing.
 
@@ -84,12 +54,16 @@ class Spool:
         *,
         limit: int,
         age: float,
+        together: float = 0.0,
         gap_event: Callable[[Records, str, int, str], None],
         host_boot: str = "",
         clock: Clock | None = None,
     ) -> None:
         self._path = os.path.join(folder, "spool.sqlite")
         self._limit, self._age = limit, round(age * SECOND)
+        self._together = round(together * SECOND)
+        self._since: int | None = None
+        self._pressing = False
         self._gap_event = gap_event
         self._host_boot = host_boot
         self._clock = clock or SystemClock()
@@ -103,8 +77,8 @@ class Spool:
         self._last: dict[str, int] = {}
         self._first: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
-        self._flight: _Range | None = None
-        self._settled: _Range | None = None
+        self._flight: Range | None = None
+        self._settled: Range | None = None
         self._shrink = False
         self._guard = take(folder)
         self._open()
@@ -147,7 +121,9 @@ class Spool:
             self._lost.clear()
             self._give_back()
             if before != self._last:
-                self._filled.notify_all()
+                self._since = self._clock.monotonic() if self._since is None else self._since
+                if self._due():
+                    self._filled.notify_all()
 
     def lose(self, readings: Iterable[Records], points: int, reason: str) -> None:
         """Count readings that a failed `commit` could not keep and that nobody will bring again."""
@@ -163,11 +139,16 @@ class Spool:
 
     # -- sending -----------------------------------------------------------------------------------
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until something may wait to be sent; False when nothing does by then, or the spool closed."""
+        """Block until something should be sent; False when nothing should by then, or the spool closed."""
         with self._lock:
-            if not self._closed and not self._waiting():
+            if not self._closed and not self._due():
                 self._filled.wait(timeout)
-            return not self._closed and self._waiting()
+            return not self._closed and self._due()
+
+    def hurry(self) -> None:
+        """From now on nothing waits for company."""
+        self._together = 0
+        self.wake()
 
     def wake(self) -> None:
         """Let whoever stands in `wait` come back now."""
@@ -208,6 +189,8 @@ class Spool:
                 return
             self._settled = self._flight
             self._flight = None
+            if not self._waiting():
+                self._since, self._pressing = None, False
             if dropped:
                 key = (flight.kind, reason)
                 self._lost[key] = self._lost.get(key, 0) + dropped
@@ -294,7 +277,7 @@ class Spool:
         self._boot = meta.get("boot") or secrets.token_hex(16)
         flight = run("SELECT seq, kind, first, last FROM flight").fetchone()
         self._seq = flight[0] if flight else 0
-        self._flight = _Range(*flight) if flight and flight[1] else None
+        self._flight = Range(*flight) if flight and flight[1] else None
         self._settled = None
         if self._host_boot != meta.get("host_boot", self._host_boot):
             # A crash of the machine may have taken the newest commits with it: numbers that the collector has seen must not come again.
@@ -357,6 +340,17 @@ class Spool:
     def _waiting(self) -> bool:
         return self._flight is not None or any(self._last[kind] >= self._head(kind) for kind in KINDS)
 
+    def _due(self) -> bool:
+        """Whether what waits should go now."""
+        return self._waiting() and (
+            self._pressing
+            or self._since is None
+            or self._flight is not None
+            or self._last["event"] >= self._head("event")
+            or self.waiting_bytes > _PRESSING_BYTES
+            or self._clock.monotonic() - self._since >= self._together
+        )
+
     def _head(self, kind: str) -> int:
         """The first id of a kind that is neither in flight nor settled."""
         for taken in (self._flight, self._settled):
@@ -375,7 +369,9 @@ class Spool:
             rows.close()
             if first:
                 self._seq += 1
-                self._flight = _Range(self._seq, kind, first, last)
+                if kind == "event":
+                    self._pressing = True  # what belongs to it should be there when it is looked at
+                self._flight = Range(self._seq, kind, first, last)
                 self._db.execute("INSERT OR REPLACE INTO flight VALUES (1, ?, ?, ?, ?)", self._flight)
                 return
 

@@ -9,9 +9,10 @@ import zlib
 
 from misstep.agent.coverage import Coverage
 from misstep.agent.exchange import Answer, AnswerError, Exchange, NoAnswerError
+from misstep.agent.flight import Flight
 from misstep.agent.otlp import Envelope, rejected
 from misstep.agent.probe import OK, SourceState, failing
-from misstep.agent.spool import Flight, Spool
+from misstep.agent.spool import Spool
 from misstep.agent.target import Finder, Target
 from misstep.core.clock import SECOND
 from misstep.core.errors import SettingsError, StorageError
@@ -26,6 +27,7 @@ _SERVER_TRIES = 5
 _LOCAL_CAP, _REMOTE_CAP = 2.0, 30.0
 _RETRY_AFTER_CAP = 300.0
 _LOOK = 0.25
+_LOOK_AGAIN = 2.0
 
 
 class Uplink:
@@ -83,6 +85,7 @@ class Uplink:
     def close(self, grace: float = 2.0) -> None:
         """Send what waits for at most `grace` seconds, then stop; the rest stays in the spool."""
         end = time.monotonic() + grace
+        self._spool.hurry()
         while self._thread.is_alive() and self._spool.wait(0) and time.monotonic() < end:
             if self._since == 0 and self._coverage.state("agent") not in (None, OK):
                 break  # it is waiting out an outage
@@ -97,7 +100,7 @@ class Uplink:
     # -- the thread ----------------------------------------------------------------------------------
     def _run(self) -> None:
         while not self._closing.is_set():
-            if not self._spool.wait(60.0):
+            if not self._spool.wait(_LOOK_AGAIN):
                 if self._spool.closed:
                     break
                 continue
