@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from misstep.collector import neighbours
 from misstep.collector.access import Access, Headers, Peer, headers_of
 from misstep.collector.body import Receive
 from misstep.collector.dialect import Dialect
 from misstep.collector.otlp import PATHS, Receiver, Send, refuse, respond
 from misstep.collector.refusal import Refusal
 from misstep.collector.telemetry import Telemetry
+from misstep.store.store import Store
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Asked by supervisors that hold no token; they tell nothing but yes or no."""
@@ -29,6 +32,7 @@ class Application:
         api: ASGI application for everything else.
         telemetry: where refusals are counted.
         dialects: APIs that others defined, each below prefixes of its own.
+        store: whose unsealed rows other collectors may ask for.
     """
 
     def __init__(
@@ -38,7 +42,9 @@ class Application:
         api: Any,
         telemetry: Telemetry,
         dialects: Sequence[Dialect] = (),
+        store: Store | None = None,
     ) -> None:
+        self._store = store
         self._dialects = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes]
         self._access = access
         self._receiver = receiver
@@ -62,7 +68,10 @@ class Application:
                 raise Refusal(
                     404, "path", f"nothing is taken at {path}; this collector takes {', '.join(PATHS)}"
                 )
-            await (self._dialect(path) or self._api)(scope, receive, send)
+            if path == neighbours.PATH and self._store is not None:
+                await self._tell(self._store, scope["query_string"], send)
+                return
+            await (self._dialect(path) or self._api)(scope, receive, self._marked(send))
         except Refusal as refusal:
             await self._refuse(path, refusal, send)
         except Exception:  # noqa: BLE001 - one request must not end the process
@@ -76,6 +85,27 @@ class Application:
             raise Refusal(405, "method", "send OTLP with POST")
         self._access.admit_user(peer, headers, "ingest")
         await self._receiver(signal, headers, receive, send)
+
+    async def _tell(self, store: Store, query: bytes, send: Send) -> None:
+        try:
+            body = await asyncio.to_thread(neighbours.told, store, query)
+        except ValueError as error:
+            raise Refusal(400, "parameter", "after must be a position") from error
+        await respond(send, 200, body, neighbours.KIND)
+
+    def _marked(self, send: Send) -> Send:
+        """Marks an answer that was made without what another collector holds."""
+        if self._store is None:
+            return send
+        store = self._store
+
+        async def marked(message: Any) -> None:
+            if message["type"] == "http.response.start" and store.missing:
+                names = "; ".join(store.missing).encode("ascii", "replace")
+                message = {**message, "headers": [*message.get("headers", ()), (neighbours.HEADER, names)]}
+            await send(message)
+
+        return marked
 
     async def _refuse(self, path: str, refusal: Refusal, send: Send) -> None:
         self._telemetry.refused[refusal.reason].inc()

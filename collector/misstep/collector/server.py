@@ -19,6 +19,7 @@ from misstep.collector.api.service import Service
 from misstep.collector.application import Application
 from misstep.collector.connection import Connection
 from misstep.collector.loki import routes as loki
+from misstep.collector.neighbours import Asker
 from misstep.collector.otlp import Receiver
 from misstep.collector.telemetry import Telemetry
 from misstep.collector.ticker import Ticker
@@ -97,14 +98,15 @@ def serve(
         labels_per_series=options.labels_per_series,
         label_length=options.label_length,
     )
-    store = Store.open(settings.data, settings.store, clock=clock, limits=limits)
+    store = Store.open(settings.data, settings.store, clock=clock, limits=limits, ask=Asker(settings.token))
     try:
+        store.announce(sockets.url(options.host, listeners[0].port, tls=bool(tls)))
         telemetry = Telemetry(store.stats)
         ticker = Ticker(store, diagnose, clock, telemetry)
         receiver = Receiver(store, options.body_limit, telemetry)
         context = Context(store, ticker)
         service = Service(context, telemetry, Readiness(store, clock.now()))
-        application = Application(access, receiver, service, telemetry, [loki.dialect(context)])
+        application = Application(access, receiver, service, telemetry, [loki.dialect(context)], store)
         config = uvicorn.Config(
             application,
             loop="none",

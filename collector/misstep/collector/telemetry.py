@@ -31,6 +31,11 @@ _STORE_GAUGES = frozenset(
         "series_live",
         "position",
         "waiting_requests",
+        "memory_bytes",
+        "memory_limit_bytes",
+        "spill_bytes",
+        "disk_free_bytes",
+        "neighbours_missing",
     }
 )
 _ACK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -139,15 +144,24 @@ class _Store:
         dropped = CounterMetricFamily(
             "misstep_store_dropped_items", "points and records that were not stored", labels=["reason"]
         )
+        tables = {
+            kind: GaugeMetricFamily(
+                f"misstep_store_{kind}", f"{what} of each table in the lake", labels=["table"]
+            )
+            for kind, what in (("table_bytes", "bytes"), ("table_files", "files"))
+        }
         for name, value in sorted(self._stats().items()):
             kind, _, reason = name.partition(".")
             if kind == "dropped":
                 dropped.add_metric([reason], value)
+            elif kind in tables:
+                tables[kind].add_metric([reason], value)
             elif name in _STORE_GAUGES:
                 yield GaugeMetricFamily(f"misstep_store_{name}", "measured by the store", value=value)
             else:
                 yield CounterMetricFamily(f"misstep_store_{name}", "counted by the store", value=value)
         yield dropped
+        yield from tables.values()
 
 
 class Stopwatch:

@@ -103,7 +103,7 @@ class Ticker(threading.Thread):
             StorageError: nothing was saved; the same tick can be run again.
         """
         watch = Stopwatch()
-        view = self._store.view(until=at)
+        view = self._store.view(until=at, own=True)
         active = [s.session for s in view.sessions() if s.heard >= at - _attention(s) * SECOND]
         self._recalls = {session: self._recalls.get(session) or Recall() for session in active}
         found = {session: self._of_session(view, session, at) for session in sorted(active)}
@@ -180,13 +180,13 @@ class Ticker(threading.Thread):
 
     def _next_received(self, after: int, until: int) -> int | None:
         """The first whole second behind `after` that sees more than `after` does; None if `until` does not."""
-        seen = self._store.view(until=after).position()[0]
-        if self._store.view(until=until).position()[0] == seen:
+        seen = self._store.view(until=after, own=True).position()[0]
+        if self._store.view(until=until, own=True).position()[0] == seen:
             return None
         low, high = after // SECOND, until // SECOND
         while high - low > 1:
             middle = (low + high) // 2
-            if self._store.view(until=middle * SECOND).position()[0] == seen:
+            if self._store.view(until=middle * SECOND, own=True).position()[0] == seen:
                 low = middle
             else:
                 high = middle

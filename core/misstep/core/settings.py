@@ -65,6 +65,12 @@ class CollectorSettings:
     """Local users besides the owner and root whose loopback connections need no token."""
     allow_host: tuple[str, ...] = ()
     """Names under which the collector may be addressed, besides loopback and its own address (against DNS rebinding)."""
+    sql_seconds: float = 30.0
+    """Seconds that one SQL statement of a user may take; then its process is killed."""
+    sql_memory: int = 1024 * 1024 * 1024
+    """Bytes of memory that it may take."""
+    sql_rows: int = 10_000
+    """Rows of its answer; the answer says whether there were more."""
     tls_certificate: str = ""
     """PEM file with the certificate and its chain; empty means plain HTTP, which stays on loopback."""
     tls_key: str = ""
@@ -81,6 +87,30 @@ class StoreSettings:
     """Journal bytes after which a seal comes early."""
     hot_bytes: int = 1024 * 1024 * 1024
     """Memory for sealed chunks that are kept because nearly every question asks about the last hour."""
+    query_bytes: int = 0
+    """Memory of the database in all, hot tables included; beyond it questions spill to disk. 0 means half of the machine's."""
+    samples_days: float = 30.0
+    """Days for which samples and exemplars are kept, counted from their receipt; 0 for ever."""
+    logs_days: float = 90.0
+    """Days for which log lines and events are kept; 0 for ever. Incidents are always kept."""
+    spans_days: float = 14.0
+    """Days for which spans are kept; 0 for ever."""
+    samples_bytes: int = 0
+    """Bytes that samples may take in the lake, oldest deleted first; 0 for any number."""
+    logs_bytes: int = 0
+    """The same for log lines and events."""
+    spans_bytes: int = 0
+    """The same for spans."""
+    lake_bytes: int = 0
+    """Bytes that the lake may take in all; beyond it the oldest samples go first, then spans, then logs. 0 means by `lake_share`."""
+    lake_share: float = 0.5
+    """Share of the disk that an embedded lake may take; a shared one is bounded by `lake_bytes` alone."""
+    catalog: str = field(default="", repr=False)
+    """Connection string of a PostgreSQL that several collectors share as catalog; empty means a SQLite file in the data folder."""
+    data: str = ""
+    """Where the lake's files lie: a folder, or `s3://bucket/prefix` with credentials in the `AWS_` variables; empty means in the data folder."""
+    address: str = ""
+    """URL at which the other collectors reach this one; by default where it listens."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from misstep.store.lake import CONFIG
+from misstep.store.origin import ALONE, BITS, Origin
+from misstep.store.place import CONFIG
 from misstep.store.schema import TABLES
 
 if importlib.util.find_spec("pandas") is None:
@@ -31,25 +32,40 @@ _THREADS = str(max(1, min(4, (os.cpu_count() or 1) // 2)))
 
 
 class Hot:
-    """One thread inserts, one evicts, any number read through cursors of their own."""
+    """One thread inserts, one evicts, any number read through cursors of their own.
 
-    def __init__(self, spill: Path) -> None:
+    Attributes:
+        foreign_origins: other collectors that told us what they have not sealed.
+    """
+
+    def __init__(self, spill: Path, *, memory: int = 0, origin: Origin = ALONE, shared: bool = False) -> None:
         """Start empty.
 
         Args:
             spill: folder for what a query cannot hold in memory.
+            memory: bytes that the database may take in all; 0 for half of the machine's.
+            origin: whose rows are held.
+            shared: other collectors fill the lake too; `foreign` takes what they have not sealed.
         """
+        self.origin, self.shared = origin, shared
+        self.memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        config = {**CONFIG, "threads": _THREADS, "temp_directory": str(spill)}
         self.connection = duckdb.connect(
-            ":memory:", config={**CONFIG, "threads": _THREADS, "temp_directory": str(spill)}
+            ":memory:", config={**config, "memory_limit": f"{self.memory // 1024}KiB"}
         )
         self._lock = threading.Lock()
+        self.foreign_origins: frozenset[int] = frozenset()
         self._writer = self.cursor()
         self._chunks: deque[tuple[int, int]] = deque()
         self._unsealed = 0
         for table in TABLES:
             self._writer.execute(f"CREATE TABLE {table.name}({table.ddl})")
         self._writer.execute("CREATE TABLE floor(seq BIGINT)")
-        self._writer.execute("INSERT INTO floor VALUES (0)")
+        self._writer.execute("INSERT INTO floor VALUES (?)", [origin.base])
+        if shared:
+            self._writer.execute("CREATE SCHEMA foreign_rows")
+            for table in TABLES:
+                self._writer.execute(f"CREATE TABLE foreign_rows.{table.name}({table.ddl})")
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own for one thread."""
@@ -98,6 +114,59 @@ class Hot:
         """Size of what is held, as Arrow counts it."""
         with self._lock:
             return self._unsealed + sum(size for _, size in self._chunks)
+
+    def used(self) -> tuple[int, int]:
+        """Bytes that the database holds in memory and on disk for what did not fit."""
+        cursor = self.cursor()
+        try:
+            row = cursor.execute(
+                "SELECT sum(memory_usage_bytes), sum(temporary_storage_bytes) FROM duckdb_memory()"
+            ).fetchone()
+        finally:
+            cursor.close()
+        return (int(row[0] or 0), int(row[1] or 0)) if row else (0, 0)
+
+    def newer(self, after: int) -> dict[str, Any]:
+        """Rows with a greater seq as Arrow tables, by name; those that went to the lake since may be absent."""
+        cursor = self.cursor()
+        try:
+            cursor.execute("BEGIN")
+            found = {
+                table.name: cursor.execute(
+                    f"SELECT {table.names} FROM memory.main.{table.name} WHERE seq > ? ORDER BY seq", [after]
+                ).to_arrow_table()
+                for table in TABLES
+            }
+        finally:
+            cursor.close()
+        return {name: rows for name, rows in found.items() if rows.num_rows}
+
+    def take_foreign(self, tables: dict[str, Any], drop: dict[int, int]) -> None:
+        """Put in what other collectors have not sealed, and drop what they have.
+
+        Args:
+            tables: Arrow tables by name.
+            drop: for the base of an origin the position up to which its rows go.
+        """
+        cursor = self.cursor()
+        try:
+            cursor.execute("BEGIN")
+            for table in TABLES:
+                for base, position in drop.items():
+                    cursor.execute(
+                        f"DELETE FROM memory.foreign_rows.{table.name} WHERE seq > ? AND seq <= ?",
+                        [base, position],
+                    )
+                if table.name in tables:
+                    cursor.register("arriving_rows", tables[table.name])
+                    cursor.execute(
+                        f"INSERT INTO memory.foreign_rows.{table.name} SELECT {table.names} FROM arriving_rows"
+                    )
+                    cursor.unregister("arriving_rows")
+            cursor.execute("COMMIT")
+        finally:
+            cursor.close()
+        self.foreign_origins |= {base >> BITS for base in drop}
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -1,82 +1,71 @@
-"""History: DuckLake on a SQLite catalog and a folder of Parquet files.
-
-The catalog is created by us in WAL mode (in SQLite's default mode readers starve the writer). The extensions come
-as wheels of exactly DuckDB's version and are loaded by path, so nothing is downloaded. One thread writes.
-"""
+"""History: DuckLake, as one process writes it."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
+import contextlib
 import os
 import sqlite3
 import time
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from misstep.core.errors import MissingExtraError, StorageError
-from misstep.store.schema import TABLES, VERSION, Table
+from misstep.core.errors import StorageError
+from misstep.store import migration
+from misstep.store.origin import ALONE, Origin
+from misstep.store.place import CONFIG, Place, attachment, load_extensions
+from misstep.store.schema import TABLES
 from misstep.store.segment import HighWater, Marks
 
-MERGE_EVERY = 8
-"""Seals after which their small files are merged."""
+__all__ = ["CONFIG", "Lake", "attachment", "load_extensions"]
 
-ROW_GROUP = 1_000_000
-"""Rows; times and positions then become shared dictionaries, a third smaller than with the default."""
-
-CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    # Checking the signature reads 40 MB at each start; pip has checked the wheel, and nothing else is ever loaded.
-    "allow_unsigned_extensions": "true",
-}
-"""How every DuckDB of ours is started."""
-
-_EXTENSIONS = ("sqlite_scanner", "ducklake")
-_OWN = {
-    "meta": "key VARCHAR, value BIGINT",
-    "positions": "seq BIGINT, received BIGINT",
-    "high_water": "agent VARCHAR, boot VARCHAR, agent_seq BIGINT, received BIGINT",
-}
+Turn = Callable[[], AbstractContextManager[object]]
+"""Waits until no other collector writes, and keeps it so until it is left."""
 
 
 class Lake:
-    """The lake as one process writes it. Readers use cursors of `connection`, in which it is attached as ``lake``."""
+    """Readers use cursors of the connection, in which it is attached as ``lake``. One thread writes.
 
-    def __init__(self, folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    What is read here is this collector's own: of its origin.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        connection: duckdb.DuckDBPyConnection,
+        origin: Origin = ALONE,
+        turn: Turn = contextlib.nullcontext,
+    ) -> None:
         """Open or create.
 
         Raises:
-            StorageError: the disk refuses, the catalog is damaged or of a newer version.
+            StorageError: the disk refuses, the catalog is damaged, does not answer or is of a newer version.
         """
-        self.folder = folder
-        self._data = folder / "data"
-        self._seals = 0
+        self.place, self.origin = place, origin
+        self._turn = turn
         self._position: tuple[int, int] | None = None
         self._synced = 0.0
         try:
-            self._data.mkdir(parents=True, exist_ok=True)
-            _create_catalog(folder / "catalog.sqlite")
-            load_extensions(connection)
-            connection.execute(attachment(folder))
+            place.create()
+            place.attach(connection)
             self._db = connection
-            self._create_tables()
+            with turn():
+                migration.prepare(connection, place.folder)
         except (OSError, duckdb.Error, sqlite3.Error) as error:
-            raise StorageError(f"cannot open the lake in {folder}: {error}") from error
+            raise StorageError(f"cannot open the lake in {place.folder}: {error}") from error
 
     def position(self) -> tuple[int, int]:
-        """Last seq that is sealed and its time of receipt; zeroes if there is none."""
+        """Last seq that is sealed and its time of receipt; the origin's base and zero if there is none."""
         if self._position is None:
-            row = self._db.execute("SELECT max(seq), max(received) FROM lake.positions").fetchone()
-            self._position = (int(row[0]), int(row[1])) if row and row[0] is not None else (0, 0)
+            self._position = position(self._db, self.origin)
         return self._position
 
     def marks(self) -> Marks:
-        """High-water marks as they were when the newest seal was made."""
+        """High-water marks as they were when the newest seal was made, whoever made it."""
         rows = self._db.execute(
             "SELECT agent, boot, max(agent_seq), max(received) FROM lake.high_water GROUP BY ALL"
         ).fetchall()
@@ -84,24 +73,28 @@ class Lake:
 
     def first_after(self, received: int) -> int:
         """The first seq that was received after a time; one past the end if there is none."""
-        row = self._db.execute("SELECT min(seq) FROM lake.requests WHERE received > ?", [received]).fetchone()
+        row = self._db.execute(
+            f"SELECT min(seq) FROM lake.requests WHERE received > ? AND {self.origin.holds()}", [received]
+        ).fetchone()
         return int(row[0]) if row and row[0] is not None else self.position()[0] + 1
 
     def newest(self, budget: int) -> int:
         """The seq before the newest requests whose payloads make up so many bytes."""
         row = self._db.execute(
-            "SELECT max(seq) FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq DESC) AS size FROM lake.requests) "
-            "WHERE size > ?",
+            "SELECT max(seq) FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq DESC) AS size FROM lake.requests "
+            f"WHERE {self.origin.holds()}) WHERE size > ?",
             [budget],
         ).fetchone()
-        return int(row[0]) if row and row[0] is not None else 0
+        return int(row[0]) if row and row[0] is not None else self.origin.base
 
     def read(self, after: int) -> dict[str, list[Any]]:
         """Arrow tables of all rows with a greater seq, by table."""
         return {
             table.name: [
                 self._db.execute(
-                    f"SELECT {table.names} FROM lake.{table.name} WHERE seq > ? ORDER BY seq", [after]
+                    f"SELECT {table.names} FROM lake.{table.name} WHERE seq > ? AND {self.origin.holds()} "
+                    "ORDER BY seq",
+                    [after],
                 ).to_arrow_table()
             ]
             for table in TABLES
@@ -110,14 +103,17 @@ class Lake:
     def ids(self, column: str, table: str, since: int) -> NDArray[np.uint64]:
         """Distinct ids in a column of a table, of rows with seq >= since."""
         found = self._db.execute(
-            f"SELECT DISTINCT {column} AS id FROM lake.{table} WHERE seq >= ?", [since]
+            f"SELECT DISTINCT {column} AS id FROM lake.{table} WHERE seq >= ? AND {self.origin.holds()}",
+            [since],
         ).fetchnumpy()["id"]
         return np.asarray(found, np.uint64)
 
     def events(self, limit: int) -> list[str]:
         """Ids of the newest events, oldest first."""
         rows = self._db.execute(
-            "SELECT event_id FROM lake.logs WHERE event_id <> '' ORDER BY seq DESC, row DESC LIMIT ?", [limit]
+            f"SELECT event_id FROM lake.logs WHERE event_id <> '' AND {self.origin.holds()} "
+            "ORDER BY seq DESC, row DESC LIMIT ?",
+            [limit],
         ).fetchall()
         return [row[0] for row in reversed(rows)]
 
@@ -128,7 +124,7 @@ class Lake:
             StorageError: the disk refuses; nothing changed.
         """
         self._position = None
-        try:
+        with self.writing("written"):
             self._db.execute("BEGIN")
             try:
                 for table in TABLES:
@@ -140,13 +136,13 @@ class Lake:
                 self._db.execute("INSERT INTO lake.positions VALUES (?, ?)", [upto, received])
                 for (agent, boot), mark in marks.items():
                     self._db.execute("INSERT INTO lake.high_water VALUES (?, ?, ?, ?)", [agent, boot, *mark])
-                self._sync_files()
+                self.sync_files()
                 self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # A lost catalog has ended the transaction already, and what it says then hides the reason.
+                with contextlib.suppress(duckdb.Error):
+                    self._db.execute("ROLLBACK")
                 raise
-        except (OSError, duckdb.Error) as error:
-            raise StorageError(f"the lake in {self.folder} cannot be written: {error}") from error
 
     def confirmed(self) -> int:
         """The sealed position as a fresh connection reads it from disk.
@@ -156,124 +152,77 @@ class Lake:
         """
         try:
             with duckdb.connect(":memory:", config={**CONFIG, "threads": "1"}) as fresh:
-                load_extensions(fresh)
-                fresh.execute(attachment(self.folder, read_only=True))
-                row = fresh.execute("SELECT max(seq) FROM lake.positions").fetchone()
+                self.place.attach(fresh, read_only=True)
+                return position(fresh, self.origin)[0]
         except duckdb.Error as error:
-            raise StorageError(f"the lake in {self.folder} cannot be read back: {error}") from error
-        return int(row[0]) if row and row[0] is not None else 0
+            raise StorageError(f"the lake in {self.place.folder} cannot be read back: {error}") from error
 
-    def maintain(self, *, force: bool = False) -> bool:
-        """Merge small files and delete those that no reader needs; says whether it did.
+    @contextlib.contextmanager
+    def writing(self, what: str) -> Any:
+        """It is this collector's turn to write; gives the connection.
 
         Raises:
-            StorageError: the disk refuses.
+            StorageError: the disk or the catalog refuses, in here or in what is done here.
         """
-        self._seals += 1
-        if not force and self._seals % MERGE_EVERY:
-            return False
-        age = "0 seconds" if force else "10 minutes"
         try:
-            for call in (
-                # Seals of a few rows stay in the catalog until here.
-                "ducklake_flush_inlined_data('lake')",
-                "ducklake_merge_adjacent_files('lake')",
-                f"ducklake_expire_snapshots('lake', older_than => CAST(now() AS TIMESTAMP) - INTERVAL '{age}')",
-                f"ducklake_cleanup_old_files('lake', older_than => CAST(now() AS TIMESTAMP) - INTERVAL '{age}')",
-            ):
-                self._db.execute(f"SELECT count(*) FROM {call}").fetchall()
-            self._sync_files()
+            with self._turn():
+                yield self._db
         except (OSError, duckdb.Error) as error:
-            raise StorageError(f"the lake in {self.folder} cannot be merged: {error}") from error
-        return True
+            raise StorageError(f"the lake in {self.place.folder} cannot be {what}: {error}") from error
 
     def size(self) -> int:
-        """Bytes of catalog and files."""
+        """Bytes of catalog and files, as far as they lie on this machine's disks."""
         found = 0
-        for root, _, files in os.walk(self.folder):
-            for name in files:
-                try:
-                    found += os.stat(os.path.join(root, name)).st_size  # noqa: PTH118
-                except FileNotFoundError:
-                    continue
+        for folder in {self.place.folder, *([] if self.place.remote else [self.place.files])}:
+            for root, _, files in os.walk(folder):
+                for name in files:
+                    try:
+                        found += os.stat(os.path.join(root, name)).st_size  # noqa: PTH118
+                    except FileNotFoundError:
+                        continue
         return found
 
-    def _create_tables(self) -> None:
-        known: dict[str, set[str]] = {}
-        for table, column in self._db.execute(
-            "SELECT table_name, column_name FROM information_schema.columns WHERE table_catalog = 'lake'"
-        ).fetchall():
-            known.setdefault(table, set()).add(column)
-        if "meta" in known:
-            row = self._db.execute("SELECT max(value) FROM lake.meta WHERE key = 'version'").fetchone()
-            version = int(row[0]) if row and row[0] is not None else VERSION
-            if version > VERSION:
-                raise StorageError(
-                    f"{self.folder} was written by a newer Misstep; upgrade, or use another data folder"
-                )
-            if version == VERSION:
-                return
-        self._db.execute("BEGIN")
-        for name, ddl in _OWN.items():
-            if name not in known:
-                self._db.execute(f"CREATE TABLE lake.{name}({ddl})")
-        for table in TABLES:
-            self._create(table, known.get(table.name))
-        self._db.execute("INSERT INTO lake.meta VALUES ('version', ?)", [VERSION])
-        self._db.execute("COMMIT")
-        self._db.execute("CALL lake.set_option('parquet_compression', 'zstd')")
-        self._db.execute(f"CALL lake.set_option('parquet_row_group_size', {ROW_GROUP})")
+    def tables(self) -> dict[str, tuple[int, int]]:
+        """Files and bytes of each table, as the catalog knows them."""
+        try:
+            rows = (
+                self._db.cursor()
+                .execute("SELECT table_name, file_count, file_size_bytes FROM ducklake_table_info('lake')")
+                .fetchall()
+            )
+        except duckdb.Error as error:
+            raise StorageError(f"the lake in {self.place.folder} cannot be read: {error}") from error
+        return {name: (int(files), int(size)) for name, files, size in rows}
 
-    def _create(self, table: Table, known: set[str] | None) -> None:
-        """Make a table, or give one of an older version the columns that it lacks."""
-        if known is None:
-            self._db.execute(f"CREATE TABLE lake.{table.name}({table.ddl})")
-            self._db.execute(f"ALTER TABLE lake.{table.name} SET SORTED BY ({table.sort})")
-            return
-        for name, kind in table.columns:
-            if name not in known:
-                self._db.execute(f'ALTER TABLE lake.{table.name} ADD COLUMN "{name}" {kind}')
-
-    def _sync_files(self) -> None:
+    def sync_files(self) -> None:
         """DuckDB does not sync what it writes: files since the last seal must be on disk before the catalog names them."""
+        if self.place.remote:
+            return
         started = time.time()
-        for root, _, files in os.walk(self._data):
-            new = [os.path.join(root, name) for name in files]  # noqa: PTH118
-            new = [path for path in new if os.stat(path).st_mtime >= self._synced - 60]
+        for root, _, files in os.walk(self.place.files):
+            new = [path for path in (os.path.join(root, name) for name in files) if self._new(path)]  # noqa: PTH118
             for path in [*new, root] if new else []:
-                handle = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
+                with contextlib.suppress(FileNotFoundError):
+                    _sync(path)
         self._synced = started
 
-
-def attachment(folder: Path, *, read_only: bool = False) -> str:
-    """The statement that attaches the lake as ``lake``."""
-    catalog, data = (str(folder / name).replace("'", "''") for name in ("catalog.sqlite", "data"))
-    # The catalog remembers where the data lay; a folder that was moved or restored is read where it is now.
-    options = f"DATA_PATH '{data}/', OVERRIDE_DATA_PATH true" + (", READ_ONLY" if read_only else "")
-    return f"ATTACH 'ducklake:sqlite:{catalog}' AS lake ({options})"
-
-
-def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Load DuckLake and its SQLite catalog from the installed wheels."""
-    for name in _EXTENSIONS:
-        connection.execute(f"LOAD '{_extension(name)}'")
+    def _new(self, path: str) -> bool:
+        try:
+            return os.stat(path).st_mtime >= self._synced - 60
+        except FileNotFoundError:
+            # Another collector has merged it away.
+            return False
 
 
-@functools.cache
-def _extension(name: str) -> str:
-    package = f"duckdb_extension_{name}"
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError("the store", "store", package)
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    return str(next(folder.rglob(f"v{duckdb.__version__}/{name}.duckdb_extension"))).replace("'", "''")
+def position(db: duckdb.DuckDBPyConnection, origin: Origin) -> tuple[int, int]:
+    """Last seq of an origin that the lake has, and its time of receipt."""
+    row = db.execute(f"SELECT max(seq), max(received) FROM lake.positions WHERE {origin.holds()}").fetchone()
+    return (int(row[0]), int(row[1])) if row and row[0] is not None else (origin.base, 0)
 
 
-def _create_catalog(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA journal_mode=WAL")
-    db.close()
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

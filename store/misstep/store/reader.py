@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import duckdb
 
 from misstep.core.errors import StorageError
 from misstep.store.hot import Hot
-from misstep.store.schema import TABLES
+from misstep.store.origin import BITS
+from misstep.store.sources import Ends, Sources
 
 Parameters = Sequence[object]
-
-_END = (1 << 63) - 1
-_COLUMNS = {table.name: table.names for table in TABLES}
 
 
 class Reader:
@@ -27,17 +25,29 @@ class Reader:
         position: the last seq that is read and when it was received; zeroes if there is none.
     """
 
-    def __init__(self, hot: Hot, until: int | None) -> None:
+    def __init__(self, hot: Hot, until: int | None, *, own: bool = False) -> None:
         """Look for what was received before `until`.
+
+        Args:
+            hot: the newest rows, in whose database the lake is attached.
+            until: Unix nanoseconds; None for all that is there.
+            own: only what this collector received, where several fill the lake.
 
         Raises:
             StorageError: the lake cannot be read.
         """
         self._hot = hot
+        self._everyone = hot.shared and not own
         self._lock = threading.Lock()
         self._cursor: duckdb.DuckDBPyConnection | None = None
-        self.position = (_END, _END)
-        self.position = self._find(until if until is not None else _END)
+        self._ends: Ends | None = None
+        self.position = (0, 0)
+        self._find(until)
+
+    @property
+    def ends(self) -> Ends | None:
+        """The last seq that is read of each origin; None if the snapshot is all that bounds it."""
+        return self._ends
 
     def rows(
         self, query: str, parameters: Parameters = (), *, everything: bool = False
@@ -52,16 +62,28 @@ class Reader:
         Raises:
             StorageError: the lake cannot be read.
         """
-        upto = _END if everything else self.position[0]
-        found: list[tuple[Any, ...]] = self._ask(query, parameters, upto, lambda answer: answer.fetchall())
+        ends = None if everything else self._ends
+        found: list[tuple[Any, ...]] = self._ask(query, parameters, ends, lambda answer: answer.fetchall())
         return found
 
-    def arrays(self, query: str, parameters: Parameters = ()) -> dict[str, Any]:
-        """The same, as numpy arrays by column."""
+    def arrays(
+        self, query: str, parameters: Parameters = (), *, tables: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The same, as numpy arrays by column.
+
+        Args:
+            query: SQL.
+            parameters: for its question marks.
+            tables: Arrow tables that the query may name.
+        """
         found: dict[str, Any] = self._ask(
-            query, parameters, self.position[0], lambda answer: answer.fetchnumpy()
+            query, parameters, self._ends, lambda answer: answer.fetchnumpy(), tables
         )
         return found
+
+    def arrow(self, query: str, parameters: Parameters = ()) -> Any:
+        """The same, as an Arrow table."""
+        return self._ask(query, parameters, self._ends, lambda answer: answer.to_arrow_table())
 
     def interrupt(self) -> None:
         """End the question that is being answered, from another thread; it raises StorageError."""
@@ -69,27 +91,44 @@ class Reader:
         if cursor is not None:
             cursor.interrupt()
 
-    def _find(self, before: int) -> tuple[int, int]:
+    def _find(self, before: int | None) -> None:
+        own = self._hot.origin
+        until = before if before is not None else (1 << 63) - 1
+        if self._everyone and before is not None:
+            rows = self.rows(
+                f"SELECT seq >> {BITS}, max(seq), max(received) FROM {{requests}} WHERE received < ? GROUP BY 1",
+                [until],
+            )
+            self._ends = {int(origin): int(seq) for origin, seq, _ in rows}
+            last = max(rows, key=lambda row: row[2], default=(0, 0, 0))
+            self.position = (int(last[1]), int(last[2]))
+            return
         for condition in ("seq > (SELECT seq FROM memory.main.floor)", "true"):
             rows = self.rows(
-                f"SELECT max(seq), max(received) FROM {{requests}} WHERE received < ? AND {condition}",
-                [before],
+                f"SELECT max(seq), max(received) FROM {{requests}} "
+                f"WHERE received < ? AND {own.holds()} AND {condition}",
+                [until],
             )
             if rows and rows[0][0] is not None:
-                return int(rows[0][0]), int(rows[0][1])
-        return 0, 0
+                self.position = (int(rows[0][0]), int(rows[0][1]))
+                break
+        # Rows of other collectors are in no order with ours; the snapshot bounds them.
+        self._ends = None if self._everyone else {own.number: self.position[0]}
 
     def _ask(
         self,
         query: str,
         parameters: Parameters,
-        upto: int,
+        ends: Ends | None,
         fetch: Callable[[duckdb.DuckDBPyConnection], Any],
+        tables: Mapping[str, Any] | None = None,
     ) -> Any:
         with self._lock:
             try:
                 cursor = self._cursor or self._begin()
-                return fetch(cursor.execute(query.format_map(_sources(self._floor, upto)), parameters))
+                for name, table in (tables or {}).items():
+                    cursor.register(name, table)
+                return fetch(cursor.execute(query.format_map(self._sources.tables(ends)), parameters))
             except duckdb.Error as error:
                 self._cursor = None
                 raise StorageError(f"the store cannot be read: {error}") from error
@@ -99,15 +138,16 @@ class Reader:
         cursor = self._hot.cursor()
         cursor.execute("BEGIN")
         row = cursor.execute("SELECT seq FROM memory.main.floor").fetchone()
-        self._floor = int(row[0]) if row else 0
+        floor = int(row[0]) if row else 0
+        foreign = None
+        if self._everyone:
+            # In the transaction in which the lake is read: a row is either sealed or told by its owner.
+            foreign = {number: number << BITS for number in self._hot.foreign_origins}
+            for number, seq in cursor.execute(
+                f"SELECT seq >> {BITS}, max(seq) FROM lake.main.positions GROUP BY 1"
+            ).fetchall():
+                if number in foreign:
+                    foreign[int(number)] = int(seq)
+        self._sources = Sources(self._hot.origin, floor, foreign)
         self._cursor = cursor
         return cursor
-
-
-def _sources(floor: int, upto: int) -> dict[str, str]:
-    found = {}
-    for table, columns in _COLUMNS.items():
-        hot = f"SELECT {columns} FROM memory.main.{table} WHERE seq > {floor} AND seq <= {upto}"
-        lake = f"SELECT {columns} FROM lake.main.{table} WHERE seq <= {min(floor, upto)}"
-        found[table] = f"({hot} UNION ALL {lake})" if floor else f"({hot})"
-    return found

@@ -21,7 +21,7 @@ GROUP_ROWS = 256
 def remember(ingest: Ingest, lake: Lake) -> None:
     """Tell the ingest which series, resources and events the lake has."""
     position, received = lake.position()
-    if not position:
+    if position == lake.origin.base:
         return
     since = lake.first_after(received - LIVE)
     ingest.remember(
@@ -42,7 +42,7 @@ def warm(hot: Hot, lake: Lake, keep: int) -> None:
         keep: bytes of memory for sealed rows; a compressed payload takes about thirty times its size there.
     """
     position, _ = lake.position()
-    floor = lake.newest(keep // 32) if position else 0
+    floor = lake.newest(keep // 32) if position > lake.origin.base else position
     hot.start_at(floor)
     if position > floor:
         hot.insert(lake.read(floor))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +30,13 @@ from misstep.store.journal import Journal
 from misstep.store.lake import Lake
 from misstep.store.layouts import Known
 from misstep.store.limits import Limits
+from misstep.store.neighbours import Ask, Neighbours
+from misstep.store.place import Place
+from misstep.store.registry import Registry
 from misstep.store.request import Batch, Receipt, Waiting
+from misstep.store.series_index import SeriesIndex
+from misstep.store.shared_index import SharedIndex
+from misstep.store.upkeep import Upkeep, prune
 from misstep.store.view import View
 
 __all__ = ["Batch", "Limits", "Receipt", "Store"]
@@ -47,8 +54,10 @@ _log = logging.getLogger(__name__)
 class Store:
     """Open it with `Store.open`. All methods may be called from any thread."""
 
-    def __init__(self, folder: Path, settings: StoreSettings, limits: Limits, clock: Clock) -> None:
-        self._settings, self._clock = settings, clock
+    def __init__(
+        self, folder: Path, settings: StoreSettings, limits: Limits, clock: Clock, ask: Ask | None = None
+    ) -> None:
+        self._folder, self._settings, self._clock = folder, settings, clock
         self._door = threading.Lock()
         self._sealing = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -61,10 +70,15 @@ class Store:
         except OSError as error:
             raise StorageError(f"cannot make the data folder {folder}: {error}") from error
         self._incidents = Incidents(folder / "incidents.sqlite")
-        self._hot = Hot(folder / "spill")
-        self._lake = Lake(folder / "lake", self._hot.cursor())
+        self._registry = Registry(settings.catalog) if settings.catalog else None
+        self._neighbours: Neighbours | None = None
+        self._open_lake(Place(folder / "lake", settings.catalog, settings.data), ask)
+        self._upkeep = Upkeep(self._lake, settings, clock)
+        self._series, self._all_series = SeriesIndex(), SharedIndex()
         self._sealed_marks = self._lake.marks()
         self._recover(folder, limits)
+        if self._registry:
+            self._registry.mark(unsealed=True)
 
     @classmethod
     def open(
@@ -75,6 +89,7 @@ class Store:
         clock: Clock | None = None,
         background: bool = True,
         limits: Limits | None = None,
+        ask: Ask | None = None,
     ) -> Store:
         """Open or create a store; the journal's unsealed rows are in the hot tables when it returns.
 
@@ -85,11 +100,14 @@ class Store:
             background: commit, insert and seal on threads. Without it `append` does the first two before it
                 returns, and `seal` is called by hand.
             limits: on series and labels.
+            ask: how other collectors of a shared lake are asked for what they have not sealed; without it their
+                sealed rows alone are seen.
 
         Raises:
             StorageError: the disk refuses, or a newer version wrote the folder.
+            UnavailableError: the shared catalog does not answer.
         """
-        store = cls(folder, settings, limits or Limits(), clock or SystemClock())
+        store = cls(folder, settings, limits or Limits(), clock or SystemClock(), ask)
         if background:
             store._start()
         return store
@@ -130,13 +148,41 @@ class Store:
         """Whether everything received before this time is in the hot tables and nothing earlier can still come."""
         return self._arrivals.complete(before, self._clock.now())
 
-    def view(self, *, until: int | None = None) -> View:
+    def view(self, *, until: int | None = None, own: bool = False) -> View:
         """What was received before `until`; by default all that is in the hot tables now and in the lake.
+
+        Args:
+            until: Unix nanoseconds.
+            own: only what this collector received, where several fill the lake. Otherwise the others are asked
+                for what they have not sealed, and the view's `missing` names those who did not answer.
 
         Raises:
             StorageError: the lake cannot be read.
         """
-        return View(self._hot, until)
+        if own or not self._hot.shared:
+            return View(self._hot, until, self._series, own=own)
+        missing = self._neighbours.refresh() if self._neighbours else ()
+        view = View(self._hot, until, self._all_series if until is None else SharedIndex())
+        view.missing = missing
+        return view
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Other collectors without whose unsealed rows the last answer was made."""
+        return self._neighbours.missing if self._neighbours else ()
+
+    def unsealed(self, after: int) -> dict[str, Any]:
+        """Rows with a greater position that are in memory, as Arrow tables by name, for other collectors."""
+        return self._hot.newer(after)
+
+    def announce(self, url: str) -> None:
+        """Tell the other collectors of a shared lake where this one answers.
+
+        Raises:
+            UnavailableError: the catalog does not answer.
+        """
+        if self._registry:
+            self._registry.announce(self._settings.address or url)
 
     def save_incidents(self, tick: int, incidents: Sequence[tuple[str, str, str]]) -> None:
         """Store what a tick found, as (id, session, JSON); earlier versions are kept.
@@ -172,24 +218,34 @@ class Store:
             self._commit.drop(position)
             self._hot.sealed(position, self._settings.hot_bytes)
             self._counts["seals"] += 1
-            self._lake.maintain()
+            self._upkeep.after_seal()
             return True
 
     def maintain(self) -> None:
-        """Merge all small files of the lake now and delete what they replace.
+        """Cut the lake to its limits and merge all small files now, and delete what they replace.
 
         Raises:
             StorageError: the disk refuses.
         """
         with self._sealing:
-            self._lake.maintain(force=True)
+            self._upkeep.retain()
+            self._upkeep.merge()
 
     def stats(self) -> dict[str, float]:
         """Counters and sizes by name; ``dropped.<reason>`` counts items that were not stored."""
-        found = {**self._counts, **self._commit.stats()}
+        found: dict[str, float] = {**self._counts, **self._upkeep.counts, **self._commit.stats()}
         found["lake_bytes"] = self._lake.size()
         found["hot_bytes"] = self._hot.bytes()
+        found["memory_bytes"], found["spill_bytes"] = self._hot.used()
+        found["memory_limit_bytes"] = self._hot.memory
+        found["disk_free_bytes"] = shutil.disk_usage(self._folder).free
+        found["neighbours_missing"] = len(self.missing)
         found["waiting_requests"] = self._waiting.qsize()
+        try:
+            for table, (files, size) in self._lake.tables().items():
+                found[f"table_files.{table}"], found[f"table_bytes.{table}"] = files, size
+        except StorageError as error:
+            _log.warning("the lake's tables cannot be measured: %s", error)
         return found
 
     def close(self) -> None:
@@ -202,10 +258,34 @@ class Store:
         self._seal_now.set()
         for thread in self._threads:
             thread.join()
+        if self._registry:
+            self._leave(self._registry)
         with self._sealing:
             self._commit.close()
             self._incidents.close()
             self._hot.close()
+
+    def _leave(self, registry: Registry) -> None:
+        """Seal what is left, so that the others miss nothing while this one is away."""
+        if self._neighbours:
+            self._neighbours.close()
+        try:
+            self.seal()
+            registry.mark(unsealed=False)
+        except (MisstepError, OSError) as error:
+            _log.warning("the last rows stay in the journal, others' answers lack them: %s", error)
+        registry.close()
+
+    def _open_lake(self, place: Place, ask: Ask | None) -> None:
+        registry, spill, memory = self._registry, self._folder / "spill", self._settings.query_bytes
+        if registry is None:
+            self._hot = Hot(spill, memory=memory)
+            self._lake = Lake(place, self._hot.cursor())
+            return
+        origin = registry.join(self._folder)
+        self._hot = Hot(spill, memory=memory, origin=origin, shared=True)
+        self._lake = Lake(place, self._hot.cursor(), origin, registry.turn)
+        self._neighbours = Neighbours(registry, self._hot, ask) if ask else None
 
     def _recover(self, folder: Path, limits: Limits) -> None:
         position, received = self._lake.position()
@@ -213,6 +293,7 @@ class Store:
         journal = Journal(folder / "journal", position=position, received=received, marks=self._sealed_marks)
         ingest = Ingest(limits)
         self._layouts = ingest.layouts
+        prune(self._lake)
         recovery.remember(ingest, self._lake)
         recovery.warm(self._hot, self._lake, self._settings.hot_bytes)
         self._arrivals = Arrivals(journal.received)

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from misstep.store import graph
+from misstep.store import graph, selection
 from misstep.store.columns import text_hash
 from misstep.store.logs import PROMOTED
 from misstep.store.metrics import STALE
 from misstep.store.reader import Reader
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
+from misstep.store.series_index import Known, SeriesIndex
 
 if TYPE_CHECKING:
     from misstep.store.hot import Hot
+    from misstep.store.promql.source import Selection
+    from misstep.store.promql.syntax import Matcher
 
 _COUNTED = ("event", "entity", "state", "session")
 _LOG_COLUMNS = (
@@ -31,11 +34,19 @@ class View:
     It holds a snapshot: let go of it after use, closing is not needed.
 
     What is returned is in journal order, (seq, row), unless a function says otherwise.
+
+    Attributes:
+        missing: collectors of a shared lake whose unsealed rows are not in it; if there are any, answers are partial.
     """
 
-    def __init__(self, hot: Hot, until: int | None) -> None:
+    missing: tuple[str, ...] = ()
+
+    def __init__(
+        self, hot: Hot, until: int | None, index: SeriesIndex | None = None, *, own: bool = False
+    ) -> None:
         self.until = until
-        self._reader = Reader(hot, until)
+        self._index = index or SeriesIndex()
+        self._reader = Reader(hot, until, own=own)
         self._known_resources: dict[int, dict[str, str]] = {}
         self._known_received: dict[int, int] = {}
         self._sessions: list[SessionRow] | None = None
@@ -52,9 +63,46 @@ class View:
         """
         return self._reader.rows(query, parameters)
 
+    def arrow(self, query: str) -> Any:
+        """What `ask` answers, as an Arrow table."""
+        return self._reader.arrow(query)
+
     def interrupt(self) -> None:
         """End the question that another thread is asking of this view; it raises StorageError."""
         self._reader.interrupt()
+
+    def select(self, matchers: Sequence[Matcher], start: int, end: int, limit: int) -> Selection:
+        """Samples with start < ts <= end of the series that all matchers match, by series and time.
+
+        Labels and names are those of Prometheus.
+
+        Raises:
+            QueryError: there are more than `limit`, or a pattern is none.
+            StorageError: the store cannot be read, or the question was interrupted.
+        """
+        known = selection.choose(self._index.known(self._reader), matchers)
+        return selection.samples(self._reader, known, start, end, limit)
+
+    def known(
+        self,
+        alternatives: Sequence[Sequence[Matcher]] = (),
+        start: int | None = None,
+        end: int | None = None,
+    ) -> Known:
+        """The series that all matchers of one of the alternatives match; all of them without alternatives.
+
+        Args:
+            alternatives: each a conjunction.
+            start: only with samples at or after; ranges of more than two hours are not looked into.
+            end: only with samples at or before.
+
+        Raises:
+            QueryError: a pattern is none.
+            StorageError: the store cannot be read.
+        """
+        whole = self._index.known(self._reader)
+        found = selection.any_of(whole, alternatives) if alternatives else whole
+        return selection.living(self._reader, found, start, end)
 
     def logs(
         self,
