@@ -120,7 +120,7 @@ def _as_range(storage: Storage, given: script.Eval) -> str:
     minute = 60 * 10**9
     rows = list(range_(storage, given.text, given.start - minute, given.start + minute, minute).rows())
     at = [
-        Row(r.labels, r.ts[r.ts == given.start], r.values[r.ts == given.start])
+        r._replace(ts=r.ts[r.ts == given.start], values=r.values[r.ts == given.start])
         for r in rows
         if (r.ts == given.start).any()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from misstep.collector.api.parameter import parse_time
 from misstep.collector.body import Budget, Receive, read
 from misstep.collector.otlp import Send, respond
 from misstep.collector.refusal import Refusal
-from misstep.core.errors import InputError, StorageError
+from misstep.core.errors import InputError, StorageError, TooLargeError
 from misstep.store.view import View
 
 THREADS = 4
@@ -43,7 +43,7 @@ class Question:
     def __init__(
         self,
         context: Context,
-        form: Mapping[str, list[str]],
+        form: dict[str, list[str]],
         path: Mapping[str, str],
         headers: Headers,
         body: bytes = b"",
@@ -94,11 +94,13 @@ class Question:
 
 
 class Answer:
-    """What a handler returns."""
+    """What a handler returns; a body in pieces is made, on a thread, while it goes out."""
 
     __slots__ = ("body", "media", "status")
 
-    def __init__(self, body: bytes, media: bytes = b"application/json", status: int = 200) -> None:
+    def __init__(
+        self, body: bytes | Iterator[bytes], media: bytes = b"application/json", status: int = 200
+    ) -> None:
         self.body, self.media, self.status = body, media, status
 
 
@@ -135,12 +137,14 @@ class Dialect:
         *,
         seconds: float = SECONDS_LIMIT,
         threads: int = THREADS,
+        timeout_status: int = 504,
     ) -> None:
         self.prefixes = tuple(prefixes)
         self.shape = shape
         self._routes = [(route.path.strip("/").split("/"), route) for route in routes]
         self._context = context
         self._seconds = seconds
+        self._timeout_status = timeout_status
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dialect")
         self._budget = Budget(8 * BODY_LIMIT)
         self._waiting = 0
@@ -159,7 +163,10 @@ class Dialect:
             for name, values in _form(body).items():
                 form.setdefault(name, []).extend(values)
         answer = await self._ask(route, Question(self._context, form, path, headers, body), receive)
-        await respond(send, answer.status, answer.body, answer.media, [])
+        if isinstance(answer.body, bytes):
+            await respond(send, answer.status, answer.body, answer.media, [])
+        else:
+            await self._stream(answer.body, answer, send)
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -199,6 +206,26 @@ class Dialect:
         finally:
             self._waiting -= 1
 
+    async def _stream(self, pieces: Iterator[bytes], answer: Answer, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        piece = await loop.run_in_executor(self._threads, next, pieces, None)
+        following = await loop.run_in_executor(self._threads, next, pieces, None)
+        if following is None:
+            await respond(send, answer.status, piece or b"", answer.media, [])
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": [(b"content-type", answer.media)],
+            }
+        )
+        while piece is not None:
+            more = following is not None
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            piece = following
+            following = await loop.run_in_executor(self._threads, next, pieces, None) if more else None
+
     async def _watch(self, running: Future[Answer], question: Question, receive: Receive) -> Answer:
         """Wait for the answer; past the limit, or when nobody waits for it any more, it is interrupted."""
         answered = asyncio.wrap_future(running)
@@ -214,7 +241,11 @@ class Dialect:
         finally:
             gone.cancel()
         if answered.cancelled() or (question.expired and answered.exception() is not None):
-            raise Refusal(504, "timeout", f"the question took longer than {self._seconds:g} s and was ended")
+            raise Refusal(
+                self._timeout_status,
+                "timeout",
+                f"the question took longer than {self._seconds:g} s and was ended",
+            )
         return answered.result()
 
 
@@ -226,6 +257,8 @@ async def _gone(receive: Receive) -> None:
 def _answer(route: Route, question: Question) -> Answer:
     try:
         return route.handler(question)
+    except TooLargeError as error:
+        raise Refusal(422, "limit", str(error)) from error
     except InputError as error:
         raise Refusal(400, "query", str(error)) from error
     except StorageError as error:

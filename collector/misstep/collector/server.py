@@ -21,6 +21,7 @@ from misstep.collector.connection import Connection
 from misstep.collector.loki import routes as loki
 from misstep.collector.neighbours import Asker
 from misstep.collector.otlp import Receiver
+from misstep.collector.prometheus import routes as prometheus
 from misstep.collector.telemetry import Telemetry
 from misstep.collector.ticker import Ticker
 from misstep.core.clock import Clock
@@ -106,7 +107,8 @@ def serve(
         receiver = Receiver(store, options.body_limit, telemetry)
         context = Context(store, ticker)
         service = Service(context, telemetry, Readiness(store, clock.now()))
-        application = Application(access, receiver, service, telemetry, [loki.dialect(context)], store)
+        dialects = [loki.dialect(context), prometheus.dialect(context)]
+        application = Application(access, receiver, service, telemetry, dialects, store)
         config = uvicorn.Config(
             application,
             loop="none",

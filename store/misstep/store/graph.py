@@ -147,3 +147,13 @@ told AS (
   SELECT source, relation, target, arg_max(session, ts) AS session, min(ts) AS valid_from, valid_to
   FROM dated GROUP BY source, relation, target, valid_to
 )"""
+
+ENTITIES = (
+    _ENTITIES.replace("WHERE_ENTITY", "true")
+    .replace("ORDER BY l.first_seen, l.entity", "")
+    .replace("THEN l.ts END,", "THEN l.ts END AS ended,")
+)
+"""The table that `entities` reads, as SQL over ``{logs}``."""
+
+RELATIONS = _RELATIONS + " SELECT source, relation, target, session, valid_from, valid_to FROM relation"
+"""The table that `relations` reads, as SQL over ``{logs}``."""

@@ -110,12 +110,28 @@ class Labels:
         for values in zip(*texts, strict=True) if names else ((),) * self.size:
             yield {name: value for name, value in zip(names, values, strict=True) if value}
 
+    def row(self, place: int) -> dict[str, str]:
+        """The labels of one series, in order of their names."""
+        found = {
+            name: self.columns[name].values[self.columns[name].codes[place]] for name in sorted(self.columns)
+        }
+        return {name: value for name, value in found.items() if value}
+
     def order(self) -> I64:
         """The index that sorts the series as Prometheus does: label by label, by name, then value."""
-        if self.size < 2:
-            return np.arange(self.size)
-        rows = [tuple(row.items()) for row in self.rows()]
-        return np.array(sorted(range(self.size), key=rows.__getitem__), np.int64)
+        keys: list[I64] = []
+        more = np.zeros(self.size, np.bool_)
+        for name in sorted(self.columns, reverse=True):
+            codes, values = self.columns[name]
+            used, inverse = np.unique(codes, return_inverse=True)
+            texts = [values[code] for code in used.tolist()]
+            rank = np.empty(len(used), np.int64)
+            rank[sorted(range(len(used)), key=texts.__getitem__)] = np.arange(1, len(used) + 1)
+            # Who has no such label, but later ones, comes after those who have; who has no more, before.
+            absent = np.where(more, len(used) + 1, 0)
+            keys.append(np.where(codes == 0, absent, rank[inverse]))
+            more |= codes != 0
+        return np.lexsort(keys) if keys else np.arange(self.size)
 
 
 def encode(values: Sequence[str]) -> Column:

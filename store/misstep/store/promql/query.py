@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from misstep.store.promql.errors import malformed
 from misstep.store.promql.evaluate import Evaluator, Options
-from misstep.store.promql.labels import I64, Bool, Labels
-from misstep.store.promql.matrix import F64
+from misstep.store.promql.labels import I64, NAME, Labels
+from misstep.store.promql.matrix import F64, Vector
 from misstep.store.promql.parse import parse
 from misstep.store.promql.source import Source
 from misstep.store.promql.steps import Steps
 from misstep.store.promql.syntax import Node, Text, children, kind
+from misstep.store.promql.windows import Windows
 
 POINTS_MOST = 11_000
 """Steps of a query, as in Prometheus: one each minute for a week, or each hour for a year."""
 
 
 class Row(NamedTuple):
-    """One series of an answer; `ts` in nanoseconds and `values` have the same length."""
+    """One series of an answer.
 
-    labels: dict[str, str]
+    Attributes:
+        table: the labels of all of them.
+        place: which of these it is.
+        ts: nanoseconds, as many as `values`.
+    """
+
+    table: Labels
+    place: int
     ts: I64
     values: F64
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels in order of their names."""
+        return self.table.row(self.place)
 
 
 class Answer:
@@ -33,17 +46,18 @@ class Answer:
 
     Attributes:
         kind: ``scalar``, ``string``, ``vector`` or ``matrix``, as Prometheus' API names it.
-        text: of a string.
         time: of an instant query, nanoseconds.
+        labels: of all series; a scalar is one without labels.
+        text: of a string.
     """
 
-    def __init__(self, kind: str, time: int, rows: Iterator[Row], text: str = "") -> None:
-        self.kind, self.time, self.text = kind, time, text
+    def __init__(self, kind: str, time: int, labels: Labels, rows: Iterable[Row], text: str = "") -> None:
+        self.kind, self.time, self.labels, self.text = kind, time, labels, text
         self._rows = rows
 
     def rows(self) -> Iterator[Row]:
-        """The series, once. A scalar is one without labels."""
-        return self._rows
+        """The series; ask once."""
+        return iter(self._rows)
 
 
 def instant(source: Source, text: str, time: int, options: Options | None = None) -> Answer:
@@ -64,16 +78,19 @@ def instant(source: Source, text: str, time: int, options: Options | None = None
     with np.errstate(all="ignore"):
         match kind(node):
             case "string":
-                return Answer("string", time, iter(()), evaluator.text(node))
+                return Answer("string", time, Labels.none(0), (), evaluator.text(node))
             case "scalar":
-                found = evaluator.scalar(node, steps)
-                return Answer("scalar", time, iter([Row({}, steps.times(), found)]))
+                one = Labels.none(1)
+                return Answer(
+                    "scalar", time, one, [Row(one, 0, steps.times(), evaluator.scalar(node, steps))]
+                )
             case "matrix":
-                w = evaluator.windows(node, steps)
-                rows = _stretches(w.labels, w.lo[:, 0], w.hi[:, 0], w.ts, w.values)
-                return Answer("matrix", time, rows)
+                windows = evaluator.windows(node, steps)
+                gone = np.broadcast_to(np.asarray(windows.nameless, np.bool_), (windows.labels.size,))
+                labels = windows.labels.blank(NAME, gone)
+                return Answer("matrix", time, labels, _stretches(windows, labels))
         vector = evaluator.vector(node, steps).compact().named()
-    return Answer("vector", time, _dense(vector.labels, steps.times(), vector.values, None, None))
+    return Answer("vector", time, vector.labels, _columns(vector.labels, steps.times(), vector.values))
 
 
 def range_(
@@ -115,12 +132,7 @@ def range_(
     evaluator = Evaluator(source, steps, options or Options())
     with np.errstate(all="ignore"):
         vector = evaluator.vector(node, steps).compact().named()
-    rows = list(vector.labels.rows())
-    keys = [tuple(row.items()) for row in rows]
-    order = np.array(sorted(range(len(rows)), key=keys.__getitem__), np.int64)
-    return Answer(
-        "matrix", end, _dense(vector.labels, steps.times(), vector.values, vector.present, (order, rows))
-    )
+    return Answer("matrix", end, vector.labels, _dense(vector, steps.times()))
 
 
 def selectors(text: str) -> list[Node]:
@@ -135,31 +147,25 @@ def selectors(text: str) -> list[Node]:
     return found
 
 
-def _dense(
-    labels: Labels,
-    times: I64,
-    values: F64,
-    present: Bool | None,
-    ordered: tuple[I64, list[dict[str, str]]] | None,
-) -> Iterator[Row]:
-    if ordered is None:
-        for row, metric in enumerate(labels.rows()):
-            yield Row(metric, times, values[row])
-        return
-    assert present is not None
-    order, rows = ordered
+def _columns(labels: Labels, times: I64, values: F64) -> Iterator[Row]:
+    for place in range(labels.size):
+        yield Row(labels, place, times, values[place])
+
+
+def _dense(vector: Vector, times: I64) -> Iterator[Row]:
+    labels, values, present = vector.labels, vector.values, vector.present
     whole = np.all(present, axis=1).tolist()
-    for row in order.tolist():
-        if whole[row]:
-            yield Row(rows[row], times, values[row])
+    for place in labels.order().tolist():
+        if whole[place]:
+            yield Row(labels, place, times, values[place])
         else:
-            here = present[row]
-            yield Row(rows[row], times[here], values[row][here])
+            here = present[place]
+            yield Row(labels, place, times[here], values[place][here])
 
 
-def _stretches(labels: Labels, lo: I64, hi: I64, ts: I64, values: F64) -> Iterator[Row]:
-    rows = list(labels.rows())
-    keys = [tuple(row.items()) for row in rows]
-    for row in sorted(range(len(rows)), key=keys.__getitem__):
-        if hi[row] > lo[row]:
-            yield Row(rows[row], ts[lo[row] : hi[row]], values[lo[row] : hi[row]])
+def _stretches(w: Windows, labels: Labels) -> Iterator[Row]:
+    lo, hi = w.lo[:, 0], w.hi[:, 0]
+    for place in labels.order().tolist():
+        if hi[place] > lo[place]:
+            stretch = slice(lo[place], hi[place])
+            yield Row(labels, place, w.ts[stretch], w.values[stretch])
