@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from misstep.collector import sockets
+from misstep.collector import jaeger, sockets, sql
 from misstep.collector.access import Access
 from misstep.collector.api.operation import Context
 from misstep.collector.api.service import Service
@@ -107,7 +107,12 @@ def serve(
         receiver = Receiver(store, options.body_limit, telemetry)
         context = Context(store, ticker)
         service = Service(context, telemetry, Readiness(store, clock.now()))
-        dialects = [loki.dialect(context), prometheus.dialect(context)]
+        dialects = [
+            loki.dialect(context),
+            jaeger.dialect(context),
+            sql.dialect(context, settings),
+            prometheus.dialect(context),
+        ]
         application = Application(access, receiver, service, telemetry, dialects, store)
         config = uvicorn.Config(
             application,
