@@ -16,7 +16,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings file instead of misstep.toml")
 
 
-def add_json(parser: argparse.ArgumentParser, help: str = "print JSON instead of text") -> None:
+def add_json(parser: argparse._ActionsContainer, help: str = "print JSON instead of text") -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help=help)
 
@@ -31,8 +31,12 @@ def settings(arguments: argparse.Namespace, **overrides: object) -> Settings:
     return load(getattr(arguments, "config", None), overrides=overrides)
 
 
-def client(arguments: argparse.Namespace) -> Client:
+def client(arguments: argparse.Namespace, *, timeout: float = 10.0) -> Client:
     """The client for the collector that the flag, the settings or the endpoint file names.
+
+    Args:
+        arguments: of the command.
+        timeout: seconds for each read.
 
     Raises:
         UnavailableError: no Misstep runs on this machine and none was named.
@@ -44,4 +48,4 @@ def client(arguments: argparse.Namespace) -> Client:
         if found is None:
             raise UnavailableError("Misstep is not running here. Start it with: misstep up")
         url = str(found["collector"])
-    return Client(url, token=chosen.token or None)
+    return Client(url, token=chosen.token or None, timeout=timeout)

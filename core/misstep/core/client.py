@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -63,33 +65,58 @@ class Client:
             UnavailableError: no collector answers there.
             MisstepError: it refused; the message is the collector's own.
         """
+        encoded = _encoded(query)
+        return self._ask("GET", path + (f"?{encoded}" if encoded else ""), None)
+
+    def post(self, path: str, **form: object) -> Any:
+        """The same question as a form in a POST, for parameters that are too long for an address."""
+        return self._ask("POST", path, _encoded(form).encode())
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
+        return self._ask(f"/api/misstep/v1/{path}", query, RESPONSE_LIMIT)
+
+    def prometheus(self, path: str, **query: object) -> Any:
+        """GET ``/api/v1/{path}`` and give back what stands under ``data``.
+
+        Raises:
+            UnavailableError: no collector answers there.
+            MisstepError: it refused; the message is the collector's own.
+        """
+        return self._ask(f"/api/v1/{path}", query, 16 * RESPONSE_LIMIT)["data"]
+
+    def _ask(self, path: str, query: Mapping[str, object], most: int) -> Any:
         import http.client  # here, not above: it takes 5 MiB with TLS, and the agent loads this module for its paths alone
 
         parts = urlsplit(self.url)
-        pairs = [(k, v) for k, v in query.items() if v is not None]
-        target = f"{parts.path}/api/misstep/v1/{path}" + (f"?{urlencode(pairs, doseq=True)}" if pairs else "")
+        target = f"{parts.path}/api/misstep/v1/{path}"
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = connect(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
         headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         try:
-            connection.request("GET", target, headers=headers)
+            connection.request(method, target, body, headers)
             response = connection.getresponse()
-            body = response.read(RESPONSE_LIMIT + 1)
+            received = response.read(most + 1)
         except (OSError, http.client.HTTPException) as error:
             raise UnavailableError(
                 f"no collector answers at {self.url} ({error}). Start one with: misstep up"
             ) from error
         finally:
             connection.close()
-        if len(body) > RESPONSE_LIMIT:
-            raise MisstepError(f"{self.url} answered more than {RESPONSE_LIMIT >> 20} MiB")
+        if len(received) > RESPONSE_LIMIT:
+            raise MisstepError(f"{self.url} answered more than {most >> 20} MiB")
         try:
-            answer = json.loads(body) if body else None
+            answer = json.loads(received) if received else None
         except ValueError as error:
             raise MisstepError(f"{self.url} did not answer JSON; is it a Misstep collector?") from error
         if response.status >= 400:
             detail = answer.get("error") if isinstance(answer, dict) else None
             raise MisstepError(str(detail or f"{self.url}{target} answered {response.status}"))
         return answer
+
+
+def _encoded(query: Mapping[str, object]) -> str:
+    return urlencode([(k, v) for k, v in query.items() if v is not None], doseq=True)
