@@ -31,9 +31,14 @@ class Collector(HTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        self._answer(urlsplit(self.path).query)
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
+
+    def _answer(self, form: str) -> None:
         server: Any = self.server
-        parts = urlsplit(self.path)
-        path, query = parts.path.removeprefix("/api/misstep/v1/"), parse_qs(parts.query)
+        path, query = urlsplit(self.path).path.removeprefix("/api/misstep/v1/"), parse_qs(form)
         server.asked.append((path, query))
         body = json.dumps(server.answers[path](query)).encode()
         self.send_response(200)

@@ -25,6 +25,7 @@ COMMANDS = {
     "env": "print the environment that makes your own Ray send its events",
     "diagnose": "say why a job is slow, stuck or dead",
     "logs": "print stored log lines and events",
+    "query": "ask for measured values with PromQL: a table, a chart, CSV or JSON",
     "show": "print what is known of a task, actor, worker, node or process",
     "doctor": "say what this machine lets us see, and what opens the rest",
     "agent": "run the agent alone, as on each node of a cluster",
@@ -44,6 +45,7 @@ EXTRAS = {
     "numpy": "collector",
     "opentelemetry": "collector",
     "prometheus_client": "collector",
+    "promql_parser": "collector",
     "ptars": "collector",
     "pyarrow": "collector",
     "starlette": "collector",
@@ -72,7 +74,7 @@ first commands to try:
 
 _FORMAT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=24)
 _TIMES = ("--at", "--around", "--since", "--until")
-_TIMED = ("diagnose", "logs", "show")
+_TIMED = ("diagnose", "logs", "query", "show")
 
 
 class Parser(argparse.ArgumentParser):

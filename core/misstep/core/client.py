@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -65,30 +64,29 @@ class Client:
             UnavailableError: no collector answers there.
             MisstepError: it refused; the message is the collector's own.
         """
-        encoded = _encoded(query)
-        return self._ask("GET", path + (f"?{encoded}" if encoded else ""), None)
+        return self._ask("GET", f"/api/misstep/v1/{path}", query)
 
     def post(self, path: str, **form: object) -> Any:
         """The same question as a form in a POST, for parameters that are too long for an address."""
-        return self._ask("POST", path, _encoded(form).encode())
-
-    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        return self._ask(f"/api/misstep/v1/{path}", query, RESPONSE_LIMIT)
+        return self._ask("POST", f"/api/misstep/v1/{path}", form)
 
     def prometheus(self, path: str, **query: object) -> Any:
-        """GET ``/api/v1/{path}`` and give back what stands under ``data``.
+        """POST ``/api/v1/{path}`` as a form, and give back what stands under ``data``.
 
         Raises:
             UnavailableError: no collector answers there.
             MisstepError: it refused; the message is the collector's own.
         """
-        return self._ask(f"/api/v1/{path}", query, 16 * RESPONSE_LIMIT)["data"]
+        return self._ask("POST", f"/api/v1/{path}", query, times=16)["data"]
 
-    def _ask(self, path: str, query: Mapping[str, object], most: int) -> Any:
+    def _ask(self, method: str, path: str, query: Mapping[str, object], times: int = 1) -> Any:
         import http.client  # here, not above: it takes 5 MiB with TLS, and the agent loads this module for its paths alone
 
         parts = urlsplit(self.url)
-        target = f"{parts.path}/api/misstep/v1/{path}"
+        most = times * RESPONSE_LIMIT
+        encoded = _encoded(query)
+        body = encoded.encode() if method == "POST" else None
+        target = parts.path + path + (f"?{encoded}" if encoded and body is None else "")
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = connect(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
         headers = {"Accept": "application/json"}
@@ -106,7 +104,7 @@ class Client:
             ) from error
         finally:
             connection.close()
-        if len(received) > RESPONSE_LIMIT:
+        if len(received) > most:
             raise MisstepError(f"{self.url} answered more than {most >> 20} MiB")
         try:
             answer = json.loads(received) if received else None
