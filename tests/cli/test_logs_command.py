@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from misstep.cli.commands import logs
 from misstep.cli.main import main
+from misstep.core.client import Client
 from misstep.core.exits import Exit
 
 SECOND = 10**9
@@ -27,7 +29,7 @@ def ray(collector: Any) -> Any:
     }  # fmt: skip
     collector.answers["sessions"] = lambda query: {"sessions": [session], "cursor": None}
     collector.rows = [row(2), row(1), row(3)]
-    collector.answers["logs"] = lambda query: {"logs": collector.rows, "cursor": None}
+    collector.answers["logs"] = lambda query: {"logs": collector.rows, "cursor": None, "end": "e"}
     return collector
 
 
@@ -58,6 +60,7 @@ def test_pages_are_followed_and_the_limit_is_said(ray: Any, capsys: Any) -> None
     ray.answers["logs"] = lambda query: {
         "logs": [row(int(query.get("cursor", ["0"])[0]))],
         "cursor": str(int(query.get("cursor", ["0"])[0]) + 1),
+        "end": "e",
     }
     assert main(["logs", "--since", "-5m", "-n", "3", "--collector", ray.url]) == Exit.OK
     out, err = capsys.readouterr()
@@ -89,6 +92,37 @@ def test_a_record_says_where_it_comes_from_and_controls_nothing(ray: Any, capsys
         "process 812                 process.exception | ValueError: no",
         "task c8ef45ccd0             ray.task.lifecycle FAILED tokenize OUT_OF_MEMORY",
     ]
+
+
+def test_following_goes_on_behind_what_was_printed(ray: Any) -> None:
+    told = {
+        None: {"logs": [row(2), row(1)], "cursor": None, "end": "a"},
+        "a": {"logs": [], "cursor": None, "end": "b"},
+        "b": {"logs": [row(5), row(4)], "cursor": "c", "end": "c"},
+        "c": {"logs": [row(6)], "cursor": None, "end": "d"},
+        "d": {"logs": [], "cursor": None, "end": "e"},
+    }
+    ray.answers["logs"] = lambda query: told[query.get("cursor", [None])[0]]
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    seen: list[int] = []
+    query = {"session": "s", "since": None, "around": None}
+    with pytest.raises(KeyboardInterrupt):
+        for found in logs.follow(Client(ray.url), query, 200, sleep=sleep):
+            seen.append(found["seq"])
+    assert seen == [1, 2, 5, 4, 6]
+    assert ray.queries("logs")[0]["newest"] == ["true"]
+    assert "newest" not in ray.queries("logs")[1]
+
+
+def test_following_the_past_is_refused(ray: Any, capsys: Any) -> None:
+    assert main(["logs", "--follow", "--at", "-5m", "--collector", ray.url]) == Exit.USAGE
+    assert "--follow" in capsys.readouterr().err
 
 
 def entity(id: str, first: int, **attributes: str) -> dict[str, Any]:

@@ -183,6 +183,56 @@ def test_the_timeline_tells_turning_points(collector: Any, story: Any) -> None:
     ]
 
 
+def test_the_timeline_names_those_whose_events_do_not(collector: Any, otlp: Any) -> None:
+    session = "local/ray/ray/2026-11-20_10-00-00_1_1"
+
+    def event(name: str, entity: str, state: str, body: str) -> dict[str, Any]:
+        made = otlp.event(name, entity, state)
+        made["attributes"]["misstep.session"] = session
+        return {**made, "body": body}
+
+    actor = "ab" * 12 + "01000000"
+    records = [
+        event("ray.task.definition", "task/ff01", "", '{"taskName": "tokenize", "taskType": "NORMAL_TASK"}'),
+        event("ray.actor.definition", f"actor/{actor}", "", '{"className": "jobs.Trainer"}'),
+        event("ray.worker.definition", "ray_worker/ee01", "", '{"pid": 4711}'),
+        event("ray.node.definition", "ray_node/dd01", "", '{"nodeName": "node-7"}'),
+        event("ray.node.lifecycle", "ray_node/dd01", "ALIVE", "{}"),
+        event("ray.task.lifecycle", "task/ff01", "FAILED", "{}"),
+        event("ray.actor.lifecycle", f"actor/{actor}", "DEAD", "{}"),
+        event("ray.worker.lifecycle", "ray_worker/ee01", "DEAD", "{}"),
+        event("ray.task.lifecycle", "task/ff02", "FAILED", "{}"),
+    ]
+    now = time.time_ns()
+    assert collector.send(otlp.logs(*({**r, "ts": now + i} for i, r in enumerate(records)))).status == 200
+    entries = collector.until(
+        lambda: len(e := collector.ask("timeline", session=session)["entries"]) == 5 and e
+    )
+    assert [entry["statement"] for entry in entries] == [
+        "node node-7 joins", "task tokenize fails", "actor Trainer is dead", "worker 4711 ends", "task ff02 fails",
+    ]  # fmt: skip
+
+
+def test_logs_are_followed_by_their_end(collector: Any, otlp: Any) -> None:
+    session = "local/ray/ray/2026-11-20_11-00-00_1_1"
+
+    def send(*bodies: str) -> None:
+        lines = [{"body": body, "attributes": {"misstep.session": session}} for body in bodies]
+        assert collector.send(otlp.logs(*lines)).status == 200
+
+    send("a", "b")
+    page = collector.until(
+        lambda: len((p := collector.ask("logs", session=session, newest="true"))["logs"]) == 2 and p
+    )
+    assert collector.ask("logs", session=session, cursor=page["end"])["logs"] == []
+    send("c", "d", "e")
+    after = collector.until(
+        lambda: (p := collector.ask("logs", session=session, cursor=page["end"], limit=2))["logs"] and p
+    )
+    assert [r["body"] for r in after["logs"]] == ["c", "d"]
+    assert [r["body"] for r in collector.ask("logs", session=session, cursor=after["end"])["logs"]] == ["e"]
+
+
 def test_incidents_say_what_could_not_be_seen_and_how_things_stand(collector: Any, story: Any) -> None:
     answer = collector.until(
         lambda: (

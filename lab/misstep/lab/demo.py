@@ -173,7 +173,7 @@ class Demo:
             "",
             "Everything stays up until Ctrl-C. Try, in another terminal:",
             f"  {shell} diagnose",
-            f"  {shell} logs --contains Error",
+            f"  {shell} logs --grep Error",
             f"  {shell} diagnose --json",
             f"  curl -s {self._service.url}/api/misstep/v1/sessions",
             f"  cat {self._cluster.token_file}   # the token for http://127.0.0.1:{self._cluster.dashboard}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from misstep.cli.lines import line
@@ -18,11 +18,14 @@ from misstep.cli.sessions import choose
 from misstep.cli.terminal import plain, say, terminal
 from misstep.cli.times import moment
 from misstep.core.client import Client
+from misstep.core.errors import SettingsError
 from misstep.core.exits import Exit
 
 LIMIT = 200
 """Records that are printed if nothing else is asked for: the newest."""
 PAGE = 1000
+PAUSE = 0.5
+"""Seconds between two questions of ``--follow``."""
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +46,9 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--lines", action="store_true", help="only log lines")
     parser.add_argument("-n", "--limit", metavar="N", type=int, default=LIMIT,
                         help=f"the newest N records (default {LIMIT}), the oldest N with --since or --around; 0 for all")  # fmt: skip
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on, and print what arrives; Ctrl-C ends it"
+    )
     add_collector(parser)
     add_json(parser, "print one JSON object a line")
 
@@ -70,10 +76,20 @@ def run(arguments: argparse.Namespace) -> int:
         # A bare word is most often a task's or an actor's name.
         query["entity"] = [f"{kind}/{arguments.entity}" for kind in ("task", "actor")]
     screen = terminal()
-    printed = 0
-    for row in _rows(asked, query, arguments.limit):
+    if arguments.follow and (arguments.at or arguments.until or arguments.around):
+        raise SettingsError("--follow goes on from now; it goes with neither --at, --until nor --around")
+
+    def show(row: dict[str, Any]) -> None:
         text = json.dumps(row, sort_keys=True) if arguments.json else line(row, color=screen.color)
-        print(text if screen.unicode or arguments.json else plain(text))
+        print(text if screen.unicode or arguments.json else plain(text), flush=arguments.follow)
+
+    printed = 0
+    if arguments.follow:
+        for row in follow(asked, query, arguments.limit):
+            show(row)
+        return Exit.OK
+    for row in _rows(asked, query, arguments.limit):
+        show(row)
         printed += 1
     if not printed:
         say(f"nothing stored fits in {session['session']}")
@@ -82,16 +98,46 @@ def run(arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def follow(
+    asked: Client, query: dict[str, Any], limit: int, *, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[dict[str, Any]]:
+    """What is stored, then what arrives, for ever and each record once.
+
+    It goes by the order of arrival, so that nothing is missed that comes late.
+
+    Args:
+        asked: the collector.
+        query: filters.
+        limit: of what is stored, the newest, or with ``since`` the oldest; 0 for all.
+        sleep: waits between two questions.
+    """
+    end: str | None = None
+    for page in _pages(asked, query, limit):
+        end = page["end"]
+        yield from _by_time(page["logs"])
+    while True:
+        page = asked.get("logs", **query, limit=PAGE, cursor=end)
+        end = page["end"]
+        yield from page["logs"]
+        if page["cursor"] is None:
+            sleep(PAUSE)
+
+
 def _rows(asked: Client, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+    for page in _pages(asked, query, limit):
+        yield from _by_time(page["logs"])
+
+
+def _pages(asked: Client, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
     forward = query["around"] is not None or query["since"] is not None or limit == 0
     if not forward:
-        yield from _by_time(asked.get("logs", **query, newest="true", limit=min(limit, 10_000))["logs"])
+        yield asked.get("logs", **query, newest="true", limit=min(limit, 10_000))
         return
     cursor, left = None, limit or None
     while True:
         size = PAGE if left is None else min(PAGE, left)
         page = asked.get("logs", **query, limit=size, cursor=cursor)
-        yield from _by_time(page["logs"])
+        yield page
         cursor = page["cursor"]
         left = None if left is None else left - len(page["logs"])
         if cursor is None or left == 0:

@@ -33,6 +33,7 @@ from misstep.store.view import View
 
 AROUND_SECONDS = 15
 """``around=`` takes this much on both sides."""
+_LAST_ROW = (1 << 31) - 1
 
 _RECORD = record(
     seq=NUMBER,
@@ -83,11 +84,12 @@ def _list(context: Context, query: dict[str, Any]) -> dict[str, Any]:
         rows.update({(r.seq, r.row): r for r in view.logs(**filters, **selection)})
     ordered = [rows[key] for key in sorted(rows)]
     more = len(ordered) > limit
+    end = encode_cursor((view.position()[0], _LAST_ROW))
     if query["newest"]:
-        return {"logs": [as_json(r) for r in ordered[-limit:]], "cursor": None}
+        return {"logs": [as_json(r) for r in ordered[-limit:]], "cursor": None, "end": end}
     shown = ordered[:limit]
     last = encode_cursor((shown[-1].seq, shown[-1].row)) if more and shown else None
-    return {"logs": [as_json(r) for r in shown], "cursor": last}
+    return {"logs": [as_json(r) for r in shown], "cursor": last, "end": last or end}
 
 
 def _filters(query: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +151,14 @@ OPERATIONS = (
             LIMIT,
             CURSOR,
         ),
-        listing("logs", _RECORD),
+        listing(
+            "logs",
+            _RECORD,
+            end={
+                **TEXT,
+                "description": "a cursor behind this answer: what arrives later is asked for with it",
+            },
+        ),
         _list,
     ),
 )
