@@ -357,7 +357,16 @@ def sigterm_while_ray_takes_an_actor_down() -> Course:
     return c.worker_dies(4.4, W1, "SYSTEM_ERROR", TERMINATED).until(12)
 
 
+def driver_that_takes_its_time_to_end() -> Course:
+    c = Course().small().event(1, "process.start", "process/x/100/1", process__pid=100)
+    c.task(2, 1, "flaky").step(2.1, 1, "RUNNING").step(3, 1, "FAILED", error=BOOM)
+    c.step(4, 1, "RUNNING", attempt=1).step(4.5, 1, "FINISHED", attempt=1)
+    c.event(5, "ray.job.lifecycle", f"job/{JOB}", "FINISHED")
+    return c.driver_ends(11).until(20)
+
+
 QUIET = [
+    driver_that_takes_its_time_to_end,
     slow_environment_beside_an_idle_actor, child_of_a_parent_that_gave_its_cpu_back, group_whose_work_goes_on, removed_group,
     sigterm_while_ray_takes_an_actor_down,
     retried_crash, handled_exception, handled_exception_and_a_long_task, drained_node, stopped_ray, interrupted, stopped_job,

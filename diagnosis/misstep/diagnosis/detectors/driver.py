@@ -20,6 +20,9 @@ _TRACEBACK = "Traceback (most recent call last)"
 ANSWER = 2 * SECOND
 """So long after a driver has left Ray, its exit may still be on its way."""
 
+WATCHED = 15 * SECOND
+"""The same where the process is watched, so that its end is certain to be told; on a busy machine it takes its time."""
+
 
 class Outcome(NamedTuple):
     """How a driver stands.
@@ -153,7 +156,9 @@ def _outcome(window: Window, job: Job) -> tuple[Outcome, Failure | None]:
                 state = "failed"
     ended = job.finished or ended
     if state == "running" and job.finished:
-        state = "unknown" if window.at >= job.finished + ANSWER else "leaving"
+        watched = job.pid and window.rows("process.start", attributes={names.PID: str(job.pid)})
+        patience = WATCHED if watched else ANSWER
+        state = "unknown" if window.at >= job.finished + patience else "leaving"
     if state == "failed" and not text and aside:
         row, text = aside[-1]
         rows.append(row)
