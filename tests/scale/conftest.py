@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ POSTGRES_USER = "nobody"
 """PostgreSQL refuses to run as root."""
 
 
-def free_port() -> int:
+def _free_port() -> int:
     """A port outside Ray's range."""
     while True:
         with socket.socket() as probe:
@@ -28,6 +28,11 @@ def free_port() -> int:
             port: int = probe.getsockname()[1]
         if port not in range(10002, 20000):
             return port
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    return _free_port
 
 
 def postgres_programs() -> Path | None:
@@ -76,7 +81,7 @@ def catalog() -> Iterator[str]:
         cwd="/",
         env={**os.environ, "LC_ALL": "C"},
     )
-    port = free_port()
+    port = _free_port()
     options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=60"
     server = subprocess.Popen(
         [*as_user, programs / "postgres", "-D", data, *options.split()],
@@ -109,7 +114,7 @@ def s3() -> Iterator[dict[str, str]]:
     """The variables by which clients find an S3 with the bucket ``lake``."""
     if importlib.util.find_spec("moto") is None:
         pytest.skip("moto is not installed (pip install 'moto[s3,server]')")
-    port = free_port()
+    port = _free_port()
     address = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
