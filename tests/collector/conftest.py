@@ -60,7 +60,8 @@ class Collector:
             "--ready-file",
             str(ready),
         ]
-        ports = [] if "--port" in self.arguments else ["--port", "0", "--otlp-port", "0"]
+        ports = ["--port", "0", "--otlp-port", "0", "--grpc-port", "0"]
+        ports = [] if "--port" in self.arguments else ports
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, *ports, *self.arguments], stderr=log, env=self.environ)
         deadline = time.monotonic() + START_SECONDS

@@ -97,7 +97,7 @@ def test_copies_of_events_are_stored_once_however_they_come(open_store: Opener, 
 
 def test_malformed_requests_are_refused_and_those_beside_them_stored(open_store: Opener, otlp: Any) -> None:
     store = open_store()
-    with pytest.raises(InputError, match="not an OTLP logs request"):
+    with pytest.raises(InputError, match="not a request of logs"):
         otlp.send(store, "logs", b"\xff\xff\xff", agent="a", seq=1)
     with pytest.raises(InputError, match="unknown signal"):
         otlp.send(store, "profiles", b"")

@@ -34,6 +34,8 @@ def collector(data: Path, port: int | None, config: Path | None) -> Child:
                 "--port": urlsplit(before["collector"]).port,
                 "--otlp-port": urlsplit(before["otlp"]).port,
             }
+            if "otlp_grpc" in before:
+                ports["--grpc-port"] = urlsplit(before["otlp_grpc"]).port
         ready_file.unlink(missing_ok=True)
         flags = [f"{flag}={value}" for flag, value in ports.items()]
         return _python("collector", data, config, [*flags, f"--ready-file={ready_file}"])

@@ -44,6 +44,7 @@ def _run(settings: Settings, asked: argparse.Namespace) -> int:
     ports = Ports(
         api=asked.port is not None or options.port != usual.port,
         otlp=asked.otlp_port is not None or options.otlp_port != usual.otlp_port,
+        grpc=asked.grpc_port is not None or options.grpc_port != usual.grpc_port,
     )
     run(settings, ports, ready_file=asked.ready_file)
     return Exit.OK
@@ -68,6 +69,7 @@ def _overrides(asked: argparse.Namespace) -> dict[str, object]:
         "collector.host": asked.host,
         "collector.port": asked.port,
         "collector.otlp_port": asked.otlp_port,
+        "collector.grpc_port": asked.grpc_port,
         "collector.trust_user": asked.trust_user,
     }
 
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", help="address to listen on; off loopback it needs a token and TLS")
     parser.add_argument("--port", type=int, help="port of the API; 0 for any")
     parser.add_argument("--otlp-port", type=int, help="port of OTLP over HTTP; 0 for any")
+    parser.add_argument("--grpc-port", type=int, help="port of OTLP over gRPC; 0 for any")
     parser.add_argument(
         "--trust-user",
         metavar="USER",

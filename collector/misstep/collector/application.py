@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
-from misstep.collector import neighbours
+from misstep.collector import neighbours, remote_write
 from misstep.collector.access import Access, Headers, Peer, headers_of
 from misstep.collector.body import Receive
 from misstep.collector.dialect import Dialect
+from misstep.collector.door import tenant_of
 from misstep.collector.otlp import PATHS, Receiver, Send, refuse, respond
 from misstep.collector.refusal import Refusal
+from misstep.collector.remote_write import RemoteWriteReceiver
 from misstep.collector.telemetry import Telemetry
 from misstep.store.store import Store
 
@@ -43,7 +45,9 @@ class Application:
         telemetry: Telemetry,
         dialects: Sequence[Dialect] = (),
         store: Store | None = None,
+        writer: RemoteWriteReceiver | None = None,
     ) -> None:
+        self._writer = writer
         self._store = store
         self._dialects = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes]
         self._access = access
@@ -60,7 +64,12 @@ class Application:
             self._access.admit_page(peer, scope["scheme"], headers)
             signal = PATHS.get(path)
             if signal is not None:
-                await self._take(signal, scope["method"], peer, headers, receive, send)
+                self._admit(scope["method"], peer, headers)
+                await self._receiver(signal, headers, receive, send)
+                return
+            if path == remote_write.PATH and self._writer is not None:
+                self._admit(scope["method"], peer, headers)
+                await self._writer(headers, receive, send)
                 return
             if path not in OPEN_PATHS:
                 self._access.admit_user(peer, headers, "read")
@@ -73,18 +82,17 @@ class Application:
                 return
             await (self._dialect(path) or self._api)(scope, receive, self._marked(send))
         except Refusal as refusal:
-            await self._refuse(path, refusal, send)
+            await self._refuse(path, refusal, send, headers_of(scope))
         except Exception:  # noqa: BLE001 - one request must not end the process
             _log.exception("%s %s failed", scope["method"], path)
-            await self._refuse(path, Refusal(500, "internal", "the collector failed; its log says why"), send)
+            failed = Refusal(500, "internal", "the collector failed; its log says why")
+            await self._refuse(path, failed, send, headers_of(scope))
 
-    async def _take(
-        self, signal: str, method: str, peer: Peer, headers: Headers, receive: Receive, send: Send
-    ) -> None:
+    def _admit(self, method: str, peer: Peer, headers: Headers) -> None:
         if method != "POST":
-            raise Refusal(405, "method", "send OTLP with POST")
+            raise Refusal(405, "method", "send telemetry with POST")
         self._access.admit_user(peer, headers, "ingest")
-        await self._receiver(signal, headers, receive, send)
+        self._receiver.door.admit(tenant_of(headers, peer.uid()))
 
     async def _tell(self, store: Store, query: bytes, send: Send) -> None:
         try:
@@ -107,10 +115,13 @@ class Application:
 
         return marked
 
-    async def _refuse(self, path: str, refusal: Refusal, send: Send) -> None:
+    async def _refuse(self, path: str, refusal: Refusal, send: Send, headers: Headers) -> None:
         self._telemetry.refused[refusal.reason].inc()
         if path.startswith("/v1/"):
-            await refuse(send, refusal)
+            await refuse(send, refusal, headers)
+            return
+        if path == remote_write.PATH:
+            await remote_write.refuse(send, refusal)
             return
         if dialect := self._dialect(path):
             body, media = dialect.shape(refusal)

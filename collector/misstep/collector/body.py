@@ -7,7 +7,10 @@ import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import cramjam
+
 from misstep.collector.refusal import Refusal
+from misstep.store.encoding import zstd
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -21,7 +24,13 @@ compresses 5 to 60 times, deflate's bombs about 1,030 times."""
 
 _MEMBERS_LIMIT = 64
 
-ENCODINGS = {b"": "", b"identity": "", b"gzip": "gzip", b"x-gzip": "gzip", b"deflate": "deflate"}
+ENCODINGS = {
+    b"": "", b"identity": "", b"gzip": "gzip", b"x-gzip": "gzip", b"deflate": "deflate", b"zstd": "zstd",
+}  # fmt: skip
+"""What OTLP over HTTP may be compressed with; remote write knows ``snappy`` alone."""
+
+_WINDOW_LOG = 27
+"""zstd's own limit: 128 MiB of window. A frame may ask a decoder for gigabytes."""
 
 
 class Budget:
@@ -98,12 +107,12 @@ def expand(body: bytes, encoding: str, limit: int) -> tuple[bytes, bytes, str]:
 
     Args:
         body: as sent.
-        encoding: a value of `ENCODINGS`.
+        encoding: a value of `ENCODINGS`, or ``snappy``.
         limit: bytes after decompression.
 
     Returns:
-        The decompressed body; then what to keep, and its encoding ("gzip" or ""): anything but one plain
-        gzip member is kept decompressed.
+        The decompressed body; then what to keep, and its encoding: anything but one plain member of gzip or frame
+        of zstd, or a block of snappy, is kept decompressed.
 
     Raises:
         Refusal: 413 over the limit, 400 for damaged data.
@@ -112,16 +121,17 @@ def expand(body: bytes, encoding: str, limit: int) -> tuple[bytes, bytes, str]:
         return body, body, ""
     by_ratio = max(RATIO_FREE, RATIO_LIMIT * len(body))
     room = min(limit, by_ratio)
+    open_ = _OPENERS[encoding]
     try:
-        plain, rest = _member(body, encoding, room)
+        plain, rest = open_(body, room)
         if not rest:
-            return (plain, body, "gzip") if encoding == "gzip" else (plain, plain, "")
+            return (plain, plain, "") if encoding == "deflate" else (plain, body, encoding)
         parts = [plain]
-        while rest and encoding == "gzip" and len(parts) < _MEMBERS_LIMIT:
+        while rest and encoding != "deflate" and len(parts) < _MEMBERS_LIMIT:
             room -= len(parts[-1])
-            plain, rest = _member(rest, encoding, room)
+            plain, rest = open_(rest, room)
             parts.append(plain)
-    except zlib.error as error:
+    except (zlib.error, zstd.ZstdError, cramjam.DecompressionError) as error:
         raise Refusal(400, "compression", f"the {encoding} body is damaged: {error}") from None
     except _Full:
         if by_ratio < limit:
@@ -148,14 +158,43 @@ class _Full(Exception):
     pass
 
 
-def _member(data: bytes, encoding: str, room: int) -> tuple[bytes, bytes]:
-    """One compressed stream and what follows it."""
-    # "deflate" is zlib's format (RFC 9110, 8.4.1.2); some senders leave its two header bytes out.
-    raw = encoding == "deflate" and (len(data) < 2 or data[0] & 0x0F != 8 or (data[0] << 8 | data[1]) % 31)
-    stream = zlib.decompressobj(31 if encoding == "gzip" else -15 if raw else 15)
+def _gzip(data: bytes, room: int) -> tuple[bytes, bytes]:
+    """One member and what follows it."""
+    return _inflate(data, room, 31)
+
+
+def _deflate(data: bytes, room: int) -> tuple[bytes, bytes]:
+    """ "deflate" is zlib's format (RFC 9110, 8.4.1.2); some senders leave its two header bytes out."""
+    raw = len(data) < 2 or data[0] & 0x0F != 8 or (data[0] << 8 | data[1]) % 31
+    return _inflate(data, room, -15 if raw else 15)
+
+
+def _inflate(data: bytes, room: int, wbits: int) -> tuple[bytes, bytes]:
+    stream = zlib.decompressobj(wbits)
     plain = stream.decompress(data, room + 1)
     if len(plain) > room:
         raise _Full
     if not stream.eof:
         raise zlib.error("it ends too early")
     return plain, stream.unused_data
+
+
+def _zstd(data: bytes, room: int) -> tuple[bytes, bytes]:
+    """One frame and what follows it."""
+    stream = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
+    plain = bytes(stream.decompress(data, room + 1))
+    if len(plain) > room:
+        raise _Full
+    if not stream.eof:
+        raise zstd.ZstdError("it ends too early")
+    return plain, stream.unused_data
+
+
+def _snappy(data: bytes, room: int) -> tuple[bytes, bytes]:
+    """A block, which says at its head how long it will be."""
+    if cramjam.snappy.decompress_raw_len(data) > room:
+        raise _Full
+    return bytes(cramjam.snappy.decompress_raw(data)), b""
+
+
+_OPENERS = {"gzip": _gzip, "deflate": _deflate, "zstd": _zstd, "snappy": _snappy}

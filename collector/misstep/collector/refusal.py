@@ -4,7 +4,7 @@ from __future__ import annotations
 
 REASONS = (
     "host", "origin", "token", "scope", "path", "method", "media_type", "encoding", "compression", "malformed",
-    "agent_headers", "too_large", "ratio", "timeout", "overload", "storage", "parameter", "query",
+    "agent_headers", "too_large", "ratio", "timeout", "overload", "rate", "storage", "parameter", "query",
     "limit", "not_found", "internal",
 )  # fmt: skip
 """Label values of ``misstep_collector_refused_total``; there are no others, so that no client can add series."""

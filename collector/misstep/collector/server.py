@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import importlib
+import logging
 import signal
 import ssl
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
@@ -18,10 +21,13 @@ from misstep.collector.api.operation import Context
 from misstep.collector.api.service import Service
 from misstep.collector.application import Application
 from misstep.collector.connection import Connection
+from misstep.collector.door import Door
 from misstep.collector.loki import routes as loki
 from misstep.collector.neighbours import Asker
 from misstep.collector.otlp import Receiver
 from misstep.collector.prometheus import routes as prometheus
+from misstep.collector.rates import Rates
+from misstep.collector.remote_write import RemoteWriteReceiver
 from misstep.collector.telemetry import Telemetry
 from misstep.collector.ticker import Ticker
 from misstep.core.clock import Clock
@@ -31,6 +37,10 @@ from misstep.diagnosis import diagnose
 from misstep.store.limits import Limits
 from misstep.store.store import Store
 
+if TYPE_CHECKING:
+    from misstep.collector.grpc_server import GrpcServer
+
+_log = logging.getLogger(__name__)
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 5
 _CONNECTIONS_LIMIT = 4096
@@ -42,11 +52,20 @@ class Server(uvicorn.Server):
     Args:
         config: uvicorn's.
         started: called once, in the loop, when it takes connections.
+        grpc: makes the server for gRPC; None for none.
     """
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        started: Callable[[], None],
+        grpc: Callable[[], GrpcServer] | None = None,
+    ) -> None:
         super().__init__(config)
         self._announce = started
+        self._make_grpc = grpc
+        self._grpc: GrpcServer | None = None
+        self._starting: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -65,6 +84,24 @@ class Server(uvicorn.Server):
         """Listen, then say so."""
         await super().startup(sockets)
         self._announce()
+        if self._make_grpc is not None:
+            self._starting = asyncio.create_task(self._start_grpc(self._make_grpc))
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Take nothing any more, and let what is under way end."""
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+        if self._grpc is not None:
+            await self._grpc.stop(_GRACE_SECONDS)
+        await super().shutdown(sockets)
+
+    async def _start_grpc(self, make: Callable[[], GrpcServer]) -> None:
+        try:
+            await asyncio.to_thread(importlib.import_module, "misstep.collector.grpc_server")
+            self._grpc = make()
+            await self._grpc.start()
+        except Exception as error:  # noqa: BLE001 - HTTP goes on without it
+            _log.warning("OTLP over gRPC is not served: %s", error)
 
     def _ask_exit(self) -> None:
         self.should_exit = True
@@ -77,6 +114,7 @@ def serve(
     tls: dict[str, Any],
     clock: Clock,
     started: Callable[[], None],
+    grpc: sockets.Listener | None = None,
 ) -> None:
     """Open the store and serve until SIGTERM or SIGINT.
 
@@ -87,6 +125,7 @@ def serve(
         tls: uvicorn's arguments for it; empty for plain HTTP.
         clock: the time.
         started: called once connections are taken.
+        grpc: holds the port for OTLP over gRPC; None for none.
 
     Raises:
         SettingsError: the certificate or its key cannot be used.
@@ -104,7 +143,7 @@ def serve(
         store.announce(sockets.url(options.host, listeners[0].port, tls=bool(tls)))
         telemetry = Telemetry(store.stats)
         ticker = Ticker(store, diagnose, clock, telemetry)
-        receiver = Receiver(store, options.body_limit, telemetry)
+        door = Door(store, options.body_limit, telemetry, Rates(options.requests_per_second))
         context = Context(store, ticker)
         service = Service(context, telemetry, Readiness(store, clock.now()))
         dialects = [
@@ -113,7 +152,9 @@ def serve(
             sql.dialect(context, settings),
             prometheus.dialect(context),
         ]
-        application = Application(access, receiver, service, telemetry, dialects, store)
+        application = Application(
+            access, Receiver(door), service, telemetry, dialects, store, RemoteWriteReceiver(door)
+        )
         config = uvicorn.Config(
             application,
             loop="none",
@@ -133,11 +174,27 @@ def serve(
         _load(config)
         ticker.start()
         try:
-            uvloop.run(Server(config, started).serve([listener.socket for listener in listeners]))
+            make = functools.partial(_grpc, settings, access, door, telemetry, grpc, tls) if grpc else None
+            uvloop.run(Server(config, started, make).serve([listener.socket for listener in listeners]))
         finally:
             ticker.stop()
     finally:
         store.close()
+
+
+def _grpc(
+    settings: Settings,
+    access: Access,
+    door: Door,
+    telemetry: Telemetry,
+    listener: sockets.Listener,
+    tls: dict[str, Any],
+) -> GrpcServer:
+    from misstep.collector.grpc_server import GrpcServer
+
+    # gRPC binds by itself; until now the port was only kept.
+    listener.socket.close()
+    return GrpcServer(access, door, telemetry, settings.collector.host, listener.port, tls)
 
 
 class Readiness:

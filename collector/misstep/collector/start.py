@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from misstep.collector.lock import FolderLock
 from misstep.collector.tokens import TOKENS_FILE, Tokens
 from misstep.core.clock import Clock, SystemClock
 from misstep.core.errors import MissingExtraError, SettingsError, StorageError
-from misstep.core.settings import Settings
+from misstep.core.settings import CollectorSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Ports:
 
     api: bool = False
     otlp: bool = False
+    grpc: bool = False
 
 
 def run(
@@ -55,13 +57,26 @@ def run(
                 sockets.bind(options.host, options.port, insist=ports.api, purpose="the API"),
                 sockets.bind(options.host, options.otlp_port, insist=ports.otlp, purpose="OTLP"),
             ]
-            for listener in listeners:
+            grpc = _grpc_listener(options, ports)
+            for listener in [*listeners, *([grpc] if grpc else [])]:
                 stack.callback(listener.socket.close)
             access = Access(tokens, users=users, hosts=(options.host, *options.allow_host))
             addresses = _addresses(settings, listeners, clock, tls=bool(tls))
-            _serve(
-                settings, access, listeners, tls, clock, lambda: _announce(addresses, listeners, ready_file)
-            )
+            if grpc:
+                addresses["otlp_grpc"] = sockets.url(options.host, grpc.port, tls=bool(tls))
+            told = [*listeners, *([grpc] if grpc else [])]
+
+            def announce() -> None:
+                _announce(addresses, told, ready_file)
+
+            _serve(settings, access, listeners, tls, clock, announce, grpc)
+
+
+def _grpc_listener(options: CollectorSettings, ports: Ports) -> sockets.Listener | None:
+    """The port for OTLP over gRPC; None where grpcio is not installed."""
+    if importlib.util.find_spec("grpc") is None:
+        return None
+    return sockets.bind(options.host, options.grpc_port, insist=ports.grpc, purpose="OTLP over gRPC")
 
 
 def _serve(settings: Settings, *arguments: Any) -> None:
@@ -102,8 +117,9 @@ def _announce(addresses: dict[str, Any], listeners: list[sockets.Listener], read
         if listener.note:
             print(f"note: {listener.note}", file=sys.stderr)
     print(
-        f"Misstep collector\n  API   {addresses['collector']}\n  OTLP  {addresses['otlp']}\n"
-        f"  data  {addresses['data']}",
+        f"Misstep collector\n  API   {addresses['collector']}\n  OTLP  {addresses['otlp']}"
+        + (f", gRPC {addresses['otlp_grpc']}" if "otlp_grpc" in addresses else "")
+        + f"\n  data  {addresses['data']}",
         file=sys.stderr,
         flush=True,
     )

@@ -21,7 +21,7 @@ from misstep.collector.refusal import REASONS
 # When a counter was made says nothing here, and doubles the exposition.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-SIGNALS = ("metrics", "logs")
+SIGNALS = ("metrics", "logs", "traces", "remote_write")
 _STORE_GAUGES = frozenset(
     {
         "journal_segments",
@@ -52,13 +52,13 @@ class Telemetry:
         self.registry = CollectorRegistry()
         requests = Counter(
             "misstep_collector_requests",
-            "OTLP requests that were acknowledged",
+            "requests that were acknowledged",
             ["signal"],
             registry=self.registry,
         )
         received = Counter(
             "misstep_collector_received_bytes",
-            "OTLP bytes acknowledged, as sent",
+            "bytes acknowledged, as sent",
             ["signal"],
             registry=self.registry,
         )
@@ -70,7 +70,7 @@ class Telemetry:
         )
         rejected = Counter(
             "misstep_collector_rejected_items",
-            "points and records left out of requests that were taken",
+            "points, records and spans left out of requests that were taken",
             ["signal"],
             registry=self.registry,
         )
@@ -87,7 +87,7 @@ class Telemetry:
         self.refused = {r: refused.labels(r) for r in REASONS}
         self.ack_seconds = Histogram(
             "misstep_collector_ack_seconds",
-            "time from the last byte of an OTLP request to its answer",
+            "time from the last byte of a request to its answer",
             buckets=_ACK_BUCKETS,
             registry=self.registry,
         )

@@ -51,6 +51,8 @@ class CollectorSettings:
     """Our API; OTLP is taken here too."""
     otlp_port: int = 4318
     """OTLP over HTTP, where SDKs look for it."""
+    grpc_port: int = 4317
+    """OTLP over gRPC, where SDKs look for it."""
     body_limit: int = 64 * 1024 * 1024
     """Bytes of one request after decompression, as the OTLP specification recommends."""
     series_limit: int = 1_000_000
@@ -61,6 +63,8 @@ class CollectorSettings:
     """Labels of one series, name excluded."""
     label_length: int = 4096
     """Bytes of one label value."""
+    requests_per_second: float = 0.0
+    """Requests with telemetry that one token, or one local user without one, may send, ten seconds' worth at once; beyond it they are told to wait. 0 for any number."""
     trust_user: tuple[str, ...] = ()
     """Local users besides the owner and root whose loopback connections need no token."""
     allow_host: tuple[str, ...] = ()

@@ -46,8 +46,12 @@ class Attributes:
         """From a list array of ``KeyValue``; a key that is repeated counts with its last value."""
         items, offsets = lists(array)
         codes, names = encode(items.field("key"))
-        found = cls(offsets, codes, names, value_text(items.field("value")))
-        return found._without_repeats()
+        return cls.distinct(offsets, codes, names, value_text(items.field("value")))
+
+    @classmethod
+    def distinct(cls, offsets: I64, codes: NDArray[Any], names: list[str], text: Any) -> Attributes:
+        """From flat items; a key that is repeated counts with its last value."""
+        return cls(offsets, codes, names, text)._without_repeats()
 
     @classmethod
     def of(cls, columns: dict[str, Any]) -> Attributes:
@@ -85,6 +89,11 @@ class Attributes:
     def without(self, names: frozenset[str]) -> Attributes:
         """All items but those whose key is among `names`."""
         return self.select(~self._is_among(names))
+
+    def select_text(self) -> Attributes:
+        """Only the items whose value is not empty."""
+        told = pc.not_equal(self.text, "").to_numpy(zero_copy_only=False)
+        return self if told.all() else self.select(told)
 
     def take(self, index: I64) -> Attributes:
         """The lists of the owners at `index`, which may repeat."""

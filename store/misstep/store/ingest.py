@@ -21,14 +21,15 @@ from misstep.store.layouts import Known, Layouts
 from misstep.store.limits import EVENTS_REMEMBERED, LIVE, Limits, LiveSeries, judge_metrics
 from misstep.store.logs import Logs, resource_table
 from misstep.store.metrics import Metrics
+from misstep.store.remote_write import RemoteWrite
 from misstep.store.schema import TABLES
 from misstep.store.spans import Spans
-from misstep.store.verdict import DUPLICATE, Verdict, split
+from misstep.store.verdict import CODE, DUPLICATE, Verdict, split
 
 _log = logging.getLogger(__name__)
 _NONE: Mapping[int, Known] = {}
 
-Decoded = Metrics | Logs | Spans
+Decoded = Metrics | RemoteWrite | Logs | Spans
 
 
 class Steady(NamedTuple):
@@ -132,8 +133,12 @@ class Ingest:
                 continue
             codes = self._codes(part.columns)
             split_codes = split(codes, part.columns.request, len(part.places))
-            for place, own in zip(part.places, split_codes, strict=True):
-                verdicts[place] = Verdict.from_bytes(given[place], len(own)) if given[place] else Verdict(own)
+            for index, (place, own) in enumerate(zip(part.places, split_codes, strict=True)):
+                verdicts[place] = (
+                    Verdict.from_bytes(given[place], len(own))
+                    if given[place]
+                    else Verdict(own, _extra(part.columns, index))
+                )
         return self._put_aside(Group(parts, verdicts, refused), signals, payloads)
 
     def replay(self, signals: Sequence[str], payloads: Sequence[bytes], given: Sequence[bytes]) -> Group:
@@ -168,7 +173,7 @@ class Ingest:
             keep = _accepted(part, part.columns, group.verdicts)
             if not keep.any():
                 continue
-            if isinstance(part.columns, Metrics):
+            if isinstance(part.columns, (Metrics, RemoteWrite)):
                 self._metric_rows(part.columns, keep, seq[places], received[places], tables, learned)
             elif isinstance(part.columns, Spans):
                 tables["spans"].append(part.columns.table(keep, seq[places], received[places]))
@@ -180,7 +185,7 @@ class Ingest:
         return tables
 
     def _codes(self, columns: Decoded) -> NDArray[np.uint8]:
-        if isinstance(columns, Metrics):
+        if isinstance(columns, (Metrics, RemoteWrite)):
             return judge_metrics(columns, self._live, self._limits)
         codes = columns.codes.copy()
         if isinstance(columns, Spans):
@@ -196,7 +201,7 @@ class Ingest:
 
     def _metric_rows(
         self,
-        metrics: Metrics,
+        metrics: Metrics | RemoteWrite,
         keep: NDArray[np.bool_],
         seq: I64,
         received: I64,
@@ -225,7 +230,8 @@ class Ingest:
         exemplars = metrics.exemplars(keep, position)
         if exemplars is not None:
             tables["exemplars"].append(exemplars)
-        self._resource_rows(metrics, np.flatnonzero(keep), position, tables, learned)
+        if isinstance(metrics, Metrics):
+            self._resource_rows(metrics, np.flatnonzero(keep), position, tables, learned)
 
     def _steady_rows(
         self,
@@ -265,7 +271,12 @@ class Ingest:
         self._resource_rows(logs, np.flatnonzero(keep), seq[logs.request], tables, learned)
 
     def _resource_rows(
-        self, columns: Decoded, at: I64, position: I64, tables: dict[str, list[Any]], learned: _Learned
+        self,
+        columns: Metrics | Logs | Spans,
+        at: I64,
+        position: I64,
+        tables: dict[str, list[Any]],
+        learned: _Learned,
     ) -> None:
         of_item = columns.resource[at]
         ids, first = np.unique(columns.resource_ids[of_item], return_index=True)
@@ -302,7 +313,7 @@ class Ingest:
             if verdict is None and place not in group.refused:
                 reason = otlp.malformed(signals[place], payloads[place])
                 if reason:
-                    group.refused[place] = InputError(f"not an OTLP {signals[place]} request: {reason}")
+                    group.refused[place] = InputError(f"not a request of {signals[place]}: {reason}")
                 else:
                     group.verdicts[place] = Verdict(undecodable=True)
         return group
@@ -334,6 +345,7 @@ def _decode(
         otlp.METRICS: Metrics,
         otlp.LOGS: Logs,
         otlp.TRACES: Spans,
+        otlp.REMOTE_WRITE: RemoteWrite,
     }
     aside = [Verdict.is_undecodable(data) for data in given]
     parts: list[Part] = []
@@ -365,6 +377,12 @@ def _halve(
             return []
     middle = len(places) // 2
     return _halve(read, places[:middle], payloads) + _halve(read, places[middle:], payloads)
+
+
+def _extra(columns: Decoded, index: int) -> dict[int, int]:
+    """What a request brought that never became an item."""
+    native = int(columns.native[index]) if isinstance(columns, RemoteWrite) else 0
+    return {CODE["native_histogram"]: native} if native else {}
 
 
 def _accepted(part: Part, columns: Decoded, verdicts: Sequence[Verdict | None]) -> NDArray[np.bool_]:

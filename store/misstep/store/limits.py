@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from misstep.core.clock import SECOND
 from misstep.store.columns import U64, RecentIds
 from misstep.store.metrics import Metrics
+from misstep.store.remote_write import RemoteWrite
 from misstep.store.verdict import CODE
 
 LIVE = 3600 * SECOND
@@ -55,7 +56,7 @@ class LiveSeries:
         self._ids.add(ids)
 
 
-def judge_metrics(metrics: Metrics, live: LiveSeries, limits: Limits) -> NDArray[np.uint8]:
+def judge_metrics(metrics: Metrics | RemoteWrite, live: LiveSeries, limits: Limits) -> NDArray[np.uint8]:
     """A code for each point, shape (points,); series over a limit are the last ones in order of appearance."""
     codes = metrics.codes.copy()
     own = codes == 0

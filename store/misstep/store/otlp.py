@@ -25,10 +25,14 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from misstep.store import write_request
+
 METRICS = "metrics"
 LOGS = "logs"
 TRACES = "traces"
-SIGNALS = (METRICS, LOGS, TRACES)
+REMOTE_WRITE = "remote_write"
+"""Prometheus' own format: not OTLP, but decoded alike."""
+SIGNALS = (METRICS, LOGS, TRACES, REMOTE_WRITE)
 
 _RECURSIVE = ("array_value", "kvlist_value")
 _UNREAD = {
@@ -57,6 +61,7 @@ _REQUESTS: dict[str, Any] = {
     METRICS: metrics_service_pb2.ExportMetricsServiceRequest,
     LOGS: logs_service_pb2.ExportLogsServiceRequest,
     TRACES: trace_service_pb2.ExportTraceServiceRequest,
+    REMOTE_WRITE: write_request.message(),
 }
 _FILES = (
     common_pb2,
@@ -92,7 +97,7 @@ def malformed(signal: str, payload: bytes) -> str:
     try:
         _REQUESTS[signal].FromString(payload)
     except DecodeError as error:
-        return str(error) or "not an OTLP message"
+        return str(error) or "not such a message"
     return ""
 
 
@@ -116,7 +121,13 @@ def _pool() -> descriptor_pool.DescriptorPool:
         for message in file.message_type:
             _leave_unread(message)
         pool.Add(file)
+    pool.Add(write_request.file())
     return pool
+
+
+def message_of(signal: str) -> Any:
+    """An empty request of the signal, as published."""
+    return _REQUESTS[signal]()
 
 
 def _leave_unread(message: Any) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from misstep.store import encoding
 from misstep.store.hot import Hot
 from misstep.store.ingest import Group, Ingest
 from misstep.store.journal import Journal
@@ -70,7 +70,7 @@ def replay(ingest: Ingest, rows: Sequence[Row]) -> Group:
         try:
             payloads.append(decompress(row))
             verdicts.append(row.verdict)
-        except zlib.error:
+        except encoding.DAMAGED:
             payloads.append(b"")
             verdicts.append(UNDECODABLE)
     return ingest.replay([row.signal for row in rows], payloads, verdicts)
@@ -80,9 +80,9 @@ def decompress(row: Row) -> bytes:
     """The body of a row; its size was checked when it came.
 
     Raises:
-        zlib.error: it is not what its encoding says.
+        Exception: one of `encoding.DAMAGED`, it is not what its encoding says.
     """
-    return zlib.decompress(row.payload, wbits=31) if row.encoding == "gzip" else row.payload
+    return encoding.protobuf(row.signal, row.payload, row.encoding)
 
 
 def put_aside(folder: Path, row: Row) -> None:

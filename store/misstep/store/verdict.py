@@ -31,6 +31,8 @@ REASONS = (
     "unspecified_temporality",
     "bucket_shape",
     "span_ids",
+    "no_name",
+    "native_histogram",
 )
 """Why an item is not stored, by its code; codes are never given another meaning."""
 
@@ -47,6 +49,8 @@ MEANINGS = {
     "unspecified_temporality": "sums and histograms must say whether they are cumulative or delta",
     "bucket_shape": "buckets that do not fit their bounds, bounds that do not rise, or too many buckets",
     "span_ids": "a trace id that is not 16 bytes or a span id that is not 8, or one of zeros",
+    "no_name": "series without a name",
+    "native_histogram": "native histograms of remote write are not stored",
 }
 
 CODE = {reason: code for code, reason in enumerate(REASONS)}

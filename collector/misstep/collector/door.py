@@ -1,0 +1,182 @@
+"""The one door into the store for every protocol: checked, counted, and on disk before the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from misstep.collector.access import Headers
+from misstep.collector.body import Budget, expand
+from misstep.collector.rates import Rates
+from misstep.collector.refusal import Refusal
+from misstep.collector.telemetry import Stopwatch, Telemetry
+from misstep.core.errors import InputError, StorageError
+from misstep.store import encoding, otlp, otlp_json
+from misstep.store.layouts import Known
+from misstep.store.store import Batch, Receipt, Store
+
+BODIES_BYTES = 256 * 1024 * 1024
+WAITING_LIMIT = 1024
+"""Requests that may wait for the disk at once."""
+_INLINE_BYTES = 128 * 1024
+_INLINE_COMPRESSED = 16 * 1024
+"""Bodies above these, as sent, are decompressed and parsed in a thread; below, the hand-over costs more."""
+_RETRY_SECONDS = 5
+_SHAPES = {
+    otlp.METRICS: "OTLP ExportMetricsServiceRequest",
+    otlp.LOGS: "OTLP ExportLogsServiceRequest",
+    otlp.TRACES: "OTLP ExportTraceServiceRequest",
+    otlp.REMOTE_WRITE: "remote-write WriteRequest",
+}
+_log = logging.getLogger(__name__)
+
+
+class Parcel(NamedTuple):
+    """A request as it came.
+
+    Attributes:
+        signal: one of `otlp.SIGNALS`.
+        body: as sent.
+        compression: see `body.expand`.
+        json: whether it is OTLP in JSON.
+        sender: agent, boot and sequence number; ("", "", -1) without them.
+    """
+
+    signal: str
+    body: bytes
+    compression: str = ""
+    json: bool = False
+    sender: tuple[str, str, int] = ("", "", -1)
+
+
+class _Opened(NamedTuple):
+    plain: bytes
+    batch: Batch
+    known: Known | None
+
+
+class Door:
+    """Takes requests into the store.
+
+    Args:
+        store: where they are appended.
+        body_limit: bytes of one request after decompression.
+        telemetry: where answers are counted.
+        rates: of tenants.
+
+    Attributes:
+        budget: bytes of bodies that may be in memory at once.
+        limit: `body_limit`.
+    """
+
+    def __init__(
+        self, store: Store, body_limit: int, telemetry: Telemetry, rates: Rates | None = None
+    ) -> None:
+        self._store = store
+        self.limit = body_limit
+        self._telemetry = telemetry
+        self._rates = rates or Rates(0)
+        self.budget = Budget(max(BODIES_BYTES, 2 * body_limit))
+        self._waiting = 0
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="otlp")
+        telemetry.body_bytes.set_function(lambda: self.budget.used)
+
+    def admit(self, tenant: bytes) -> None:
+        """Hold a request against its tenant's rate.
+
+        Raises:
+            Refusal: 429.
+        """
+        self._rates.take(tenant)
+
+    async def take(self, parcel: Parcel) -> Receipt:
+        """Store a request whose body is taken from the budget; the caller gives that back.
+
+        Raises:
+            Refusal: it was not stored.
+        """
+        watch = Stopwatch()
+        opened = await self._open(parcel)
+        self.budget.take(len(opened.plain))
+        try:
+            receipt = await self._append(opened)
+        finally:
+            self.budget.give(len(opened.plain))
+        self._count(parcel, receipt, watch)
+        return receipt
+
+    async def _open(self, parcel: Parcel) -> _Opened:
+        small = _INLINE_COMPRESSED if parcel.compression or parcel.json else _INLINE_BYTES
+        if len(parcel.body) <= small:
+            return self._checked(parcel)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._checked, parcel)
+
+    def _checked(self, parcel: Parcel) -> _Opened:
+        """Decompressed and found well formed; a message that was parsed for that is thrown away."""
+        plain, kept, compression = expand(parcel.body, parcel.compression, self.limit)
+        if parcel.json:
+            plain = _from_json(parcel.signal, plain)
+        known = self._store.recognise(parcel.signal, plain)
+        if known is None and not parcel.json:
+            reason = otlp.malformed(parcel.signal, plain)
+            if reason:
+                raise Refusal(400, "malformed", f"the body is not an {_SHAPES[parcel.signal]} in protobuf")
+        stored = encoding.joined(compression, json=parcel.json)
+        return _Opened(plain, Batch(parcel.signal, kept, stored, *parcel.sender), known)
+
+    async def _append(self, opened: _Opened) -> Receipt:
+        if self._waiting >= WAITING_LIMIT:
+            raise Refusal(429, "overload", "too many requests wait for the disk", retry_after=1)
+        self._waiting += 1
+        try:
+            return await asyncio.wrap_future(self._store.append(opened.batch, opened.plain, opened.known))
+        except StorageError as error:
+            _log.warning("refused a request: %s", error)
+            raise Refusal(503, "storage", str(error), retry_after=_RETRY_SECONDS) from error
+        except InputError as error:
+            raise Refusal(400, "malformed", str(error)) from error
+        finally:
+            self._waiting -= 1
+
+    def _count(self, parcel: Parcel, receipt: Receipt, watch: Stopwatch) -> None:
+        telemetry = self._telemetry
+        telemetry.requests[parcel.signal].inc()
+        telemetry.received[parcel.signal].inc(len(parcel.body))
+        telemetry.ack_seconds.observe(watch.seconds())
+        if receipt.duplicate:
+            telemetry.duplicates[parcel.signal].inc()
+        if receipt.rejected:
+            telemetry.rejected[parcel.signal].inc(receipt.rejected)
+
+
+def sender_of(headers: Headers) -> tuple[str, str, int]:
+    """Agent, boot and sequence number of a request that is stored once; ("", "", -1) without them.
+
+    Raises:
+        Refusal: 400, they are incomplete.
+    """
+    boot = headers.get(b"misstep-boot")
+    if boot is None:
+        return "", "", -1
+    agent, seq = headers.get(b"misstep-agent", b""), headers.get(b"misstep-seq", b"")
+    if not (0 < len(boot) <= 64 and 0 < len(agent) <= 256 and seq.isdigit() and len(seq) <= 18):
+        raise Refusal(
+            400,
+            "agent_headers",
+            "Misstep-Boot needs Misstep-Agent and a whole number in Misstep-Seq beside it",
+        )
+    return agent.decode("latin-1"), boot.decode("latin-1"), int(seq)
+
+
+def tenant_of(headers: Headers, uid: int | None) -> bytes:
+    """Whose rate a request counts against: its token's, or its local user's."""
+    return headers.get(b"authorization") or b"uid %d" % (-1 if uid is None else uid)
+
+
+def _from_json(signal: str, text: bytes) -> bytes:
+    try:
+        return otlp_json.to_protobuf(signal, text)
+    except InputError as error:
+        raise Refusal(400, "malformed", str(error)) from error
