@@ -81,9 +81,11 @@ class Reader:
         )
         return found
 
-    def arrow(self, query: str, parameters: Parameters = ()) -> Any:
+    def arrow(
+        self, query: str, parameters: Parameters = (), *, tables: Mapping[str, Any] | None = None
+    ) -> Any:
         """The same, as an Arrow table."""
-        return self._ask(query, parameters, self._ends, lambda answer: answer.to_arrow_table())
+        return self._ask(query, parameters, self._ends, lambda answer: answer.to_arrow_table(), tables)
 
     def interrupt(self) -> None:
         """End the question that is being answered, from another thread; it raises StorageError."""

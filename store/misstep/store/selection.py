@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from misstep.core.clock import SECOND
-from misstep.store.columns import I64
+from misstep.store.columns import I64, U64
 from misstep.store.promql.evaluate import too_many
-from misstep.store.promql.labels import I32, NAME, Labels
+from misstep.store.promql.labels import I32, NAME, Bool, Index, Labels
 from misstep.store.promql.matrix import F64
 from misstep.store.promql.patterns import matching
 from misstep.store.promql.source import Selection
+from misstep.store.promql.steps import Steps
 from misstep.store.promql.syntax import Matcher
 from misstep.store.reader import Reader
 from misstep.store.series_index import Known
 
 _EXACT_SPAN = 2 * 3600 * SECOND
 """Time range up to which it is looked whether a series has samples in it; Prometheus' own answers are no finer."""
+NEVER = -(1 << 62)
+"""The time of a sample that is not there."""
+_AGES = (10 * SECOND, 60 * SECOND)
+_FEW = 2000
+"""Series up to which DuckDB joins them; it then skips most of what is not wanted."""
+_BEATS = 1.6
+_SORTED_AT = 100_000
+_SPREAD_MOST = 40_000_000
 _LISTED = 64
 _DENSE = 10
 """Samples a second and series above which a selection would be cut off late."""
@@ -53,27 +63,166 @@ def samples(reader: Reader, known: Known, start: int, end: int, limit: int) -> S
         nothing = np.zeros(0, np.int64)
         return Selection(Labels.none(0), nothing.astype(np.int32), nothing, np.zeros(0))
     labels, row_of = _distinct(known.labels)
-    chosen = pa.table({"id": pa.array(known.ids), "row": pa.array(row_of)})
-    metrics = _metrics(known)
-    query = (
-        f"SELECT c.row, s.ts, s.value FROM {{samples}} s JOIN chosen c ON s.series_id = c.id "
-        f"WHERE s.ts > ? AND s.ts <= ? AND {metrics}"
-    )
-    dense = len(known.ids) * (end - start) // SECOND * _DENSE > limit
-    found = reader.arrays(
-        query + (f" LIMIT {limit + 1}" if dense else ""), [start, end], tables={"chosen": chosen}
-    )
-    row, ts, value = (np.asarray(found[name]) for name in ("row", "ts", "value"))
-    if len(row) > limit:
-        raise too_many()
+    row, ts, value = _scan(reader, known, row_of, start, end, limit)
     row, ts, value, repeated = ordered(row, ts, value, labels.size)
     if repeated:
         # Twice at the same time: what came last counts.
-        found = reader.arrays(f"{query} ORDER BY c.row, s.ts, s.seq", [start, end], tables={"chosen": chosen})
-        row, ts, value = (np.asarray(found[name]) for name in ("row", "ts", "value"))
+        row, ts, value = _scan(reader, known, row_of, start, end, limit, order=True)
+        row, ts, value, _ = ordered(row, ts, value, labels.size)
         last = np.append((row[1:] != row[:-1]) | (ts[1:] != ts[:-1]), True)
         row, ts, value = row[last], ts[last], value[last]
     return Selection(labels, row, ts, value)
+
+
+def newest(reader: Reader, known: Known, ends: Steps, lookback: int, limit: int) -> tuple[Labels, F64, I64]:
+    """The newest sample of each series at each step: values and times, both of shape (n, S).
+
+    Where there is none, its time is `NEVER`. Each sample belongs to the first step at or after it; the last write of a
+    cell wins, and a forward fill carries it on. Steps come first in memory, as samples arrive.
+
+    Raises:
+        QueryError: there are more than `limit` samples.
+        StorageError: the store cannot be read, or the question was interrupted.
+    """
+    labels, row_of = _distinct(known.labels)
+    if labels.size * ends.number > limit:
+        raise too_many()
+    single = not ends.step or ends.number == 1
+    steps = ends._replace(number=1, step=max(ends.step, 1)) if single else ends
+    cells = Cells(steps, labels.size)
+    if len(known.ids):
+        for wanted, begin, end in _stretches(cells, known, row_of, steps, lookback, single=single):
+            part = Known(known.labels, known.ids[wanted], known.metrics[wanted])
+            row, ts, value = _scan(reader, part, row_of[wanted], begin, end, limit)
+            if not cells.put(row, ts, value):
+                row, ts, value = _scan(reader, part, row_of[wanted], begin, end, limit, order=True)
+                cells.put(row, ts, value, sorted_=True)
+    values, times = cells.filled()
+    if single and ends.number > 1:
+        shape = (labels.size, ends.number)
+        return labels, np.broadcast_to(values.T, shape), np.broadcast_to(times.T, shape)
+    return labels, values.T, times.T
+
+
+class Cells:
+    """A matrix of steps and series, into which samples are written as they come."""
+
+    def __init__(self, steps: Steps, rows: int) -> None:
+        self._steps, self._rows = steps, rows
+        self.values = np.full(steps.number * rows, np.nan)
+        self.times = np.full(steps.number * rows, NEVER)
+
+    def put(self, row: I32, ts: I64, value: F64, *, sorted_: bool = False) -> bool:
+        """Write samples; says whether each cell has its newest one, which is so if each row came in order of time."""
+        if not len(row):
+            return True
+        steps = self._steps
+        cell = ts - (steps.start - steps.step + 1)
+        cell //= steps.step
+        np.maximum(cell, 0, out=cell)
+        cell *= self._rows
+        cell += row
+        self.values[cell] = value
+        self.times[cell] = ts
+        # Where a row came out of order, or a time twice, the last write need not be the newest.
+        return sorted_ or bool((self.times[cell] >= ts).all())
+
+    def missing(self) -> Bool:
+        """Which rows have nothing in the first step."""
+        found: Bool = self.times[: self._rows] == NEVER
+        return found
+
+    def filled(self) -> tuple[F64, I64]:
+        """Values and times with gaps filled from the step before, shape (S, n)."""
+        shape = (self._steps.number, self._rows)
+        values, times = self.values.reshape(shape), self.times.reshape(shape)
+        empty = times == NEVER
+        if not empty.any():
+            return values, times
+        source = np.where(empty, 0, np.arange(len(times))[:, None])
+        np.maximum.accumulate(source, axis=0, out=source)
+        return np.take_along_axis(values, source, 0), np.take_along_axis(times, source, 0)
+
+
+def _stretches(
+    cells: Cells, known: Known, row_of: I32, steps: Steps, lookback: int, *, single: bool
+) -> Iterator[tuple[Index, int, int]]:
+    """What is to be read: series, and times from (exclusive) and to.
+
+    At a single step the newest sample of most series is some seconds old, so the lookback is read from its end.
+    """
+    everyone = np.arange(len(known.ids))
+    if not single:
+        yield everyone, steps.start - lookback, steps.end
+        return
+    end = steps.end
+    for age in (*(age for age in _AGES if age < lookback), lookback):
+        wanted = np.flatnonzero(cells.missing()[row_of])
+        if not len(wanted):
+            return
+        yield wanted, steps.start - age, end
+        end = steps.start - age
+
+
+def _scan(
+    reader: Reader, known: Known, row_of: I32, start: int, end: int, limit: int, *, order: bool = False
+) -> tuple[I32, I64, F64]:
+    """Row, time and value of all samples, in the order in which they came, or in that of their positions."""
+    condition = f"s.ts > {start} AND s.ts <= {end} AND {_metrics(known)}"
+    dense = len(known.ids) * (end - start) // SECOND * _DENSE > limit
+    tail = (" ORDER BY s.ts, s.seq" if order else "") + (f" LIMIT {limit + 1}" if dense else "")
+    if len(known.ids) < _FEW:
+        chosen = pa.table({"id": pa.array(known.ids), "row": pa.array(row_of)})
+        found = reader.arrow(
+            "SELECT c.row, s.ts, s.value FROM {samples} s JOIN chosen c ON s.series_id = c.id "
+            f"WHERE {condition}{tail}",
+            tables={"chosen": chosen},
+        )
+        row, ts, value = (_array(found[name]) for name in ("row", "ts", "value"))
+    else:
+        # Looking ids up ourselves costs a tenth of a join, but what is not wanted comes, too.
+        found = reader.arrow(
+            f"SELECT s.series_id AS id, s.ts, s.value FROM {{samples}} s WHERE {condition}{tail}"
+        )
+        ids, ts, value = (_array(found[name]) for name in ("id", "ts", "value"))
+        row = Lookup(known.ids, row_of).rows(ids)
+        wanted = row >= 0
+        if not wanted.all():
+            row, ts, value = row[wanted], ts[wanted], value[wanted]
+    if len(row) > limit:
+        raise too_many()
+    return row, ts, value
+
+
+class Lookup:
+    """From ids to rows. Ids are hashes, so their upper bits address a table; the few that collide are searched.
+
+    Args:
+        ids: distinct.
+        rows: of each id.
+    """
+
+    def __init__(self, ids: U64, rows: I32) -> None:
+        bits = min(max(int(len(ids) - 1).bit_length() + 5, 8), 24)
+        self._shift = np.uint64(64 - bits)
+        order = np.argsort(ids)
+        self._ids, self._rows = ids[order], rows[order]
+        slot = (self._ids >> self._shift).astype(np.int64)
+        self._table = np.full(1 << bits, -1, np.int32)
+        self._table[slot] = np.arange(len(ids), dtype=np.int32)
+        crowded = slot[1:][slot[1:] == slot[:-1]]
+        self._table[crowded] = -2
+        self._crowded = bool(len(crowded))
+
+    def rows(self, ids: U64) -> I32:
+        """The row of each id, -1 for those that are unknown."""
+        place = self._table[(ids >> self._shift).astype(np.int64)]
+        if self._crowded:
+            index = np.flatnonzero(place == -2)
+            found = np.searchsorted(self._ids, ids[index])
+            place[index] = np.minimum(found, len(self._ids) - 1)
+        right = self._ids[place] == ids
+        return np.where(right & (place >= 0), self._rows[place], -1).astype(np.int32, copy=False)
 
 
 def living(reader: Reader, known: Known, start: int | None, end: int | None) -> Known:
@@ -95,6 +244,9 @@ def ordered(row: I32, ts: I64, value: F64, rows: int) -> tuple[I32, I64, F64, bo
         row: below `rows`; samples of a row are mostly in order of time.
     """
     if not bool((row[1:] >= row[:-1]).all()):
+        spread = _spread(row, ts, value, rows)
+        if spread is not None:
+            return *spread, False
         order = _by_row(row, rows)
         row, ts, value = row[order], ts[order], value[order]
     same = row[1:] == row[:-1]
@@ -103,6 +255,30 @@ def ordered(row: I32, ts: I64, value: F64, rows: int) -> tuple[I32, I64, F64, bo
         row, ts, value = row[order], ts[order], value[order]
         same = row[1:] == row[:-1]
     return row, ts, value, bool(((ts[1:] == ts[:-1]) & same).any())
+
+
+def _spread(row: I32, ts: I64, value: F64, rows: int) -> tuple[I32, I64, F64] | None:
+    """Sorted without comparing, where samples come at a beat: each into its own cell of a matrix of series and beats.
+
+    None where two would share a cell, or too many cells would stay empty.
+    """
+    first, last = int(ts.min()), int(ts.max())
+    beats = int(len(row) / rows * _BEATS) + 1
+    if len(row) < _SORTED_AT or last == first or beats * rows > _SPREAD_MOST:
+        return None
+    width = (last - first) // beats + 1
+    cell = ts - first
+    cell //= width
+    cell *= rows
+    cell += row
+    taken = np.zeros(beats * rows, np.bool_)
+    taken[cell] = True
+    if np.count_nonzero(taken) < len(row):
+        return None
+    place = np.zeros(beats * rows, np.int32)
+    place[cell] = np.arange(len(row), dtype=np.int32)
+    order = place.reshape(beats, rows).T[taken.reshape(beats, rows).T]
+    return row[order], ts[order], value[order]
 
 
 def _by_row(row: I32, rows: int) -> NDArray[np.intp]:
@@ -120,6 +296,12 @@ def _distinct(labels: Labels) -> tuple[Labels, I32]:
     if len(first) == labels.size:
         return labels, np.arange(labels.size, dtype=np.int32)
     return labels.take(first), of.astype(np.int32)
+
+
+def _array(column: Any) -> Any:
+    """A chunked column without nulls as one numpy array."""
+    whole = column.chunks[0] if column.num_chunks == 1 else column.combine_chunks()
+    return whole.to_numpy(zero_copy_only=False)
 
 
 def _metrics(known: Known, alias: str = "s.") -> str:

@@ -16,8 +16,12 @@ from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, Se
 from misstep.store.series_index import Known, SeriesIndex
 
 if TYPE_CHECKING:
+    from misstep.store.columns import I64
     from misstep.store.hot import Hot
+    from misstep.store.promql.labels import Labels
+    from misstep.store.promql.matrix import F64
     from misstep.store.promql.source import Selection
+    from misstep.store.promql.steps import Steps
     from misstep.store.promql.syntax import Matcher
 
 _COUNTED = ("event", "entity", "state", "session")
@@ -82,6 +86,18 @@ class View:
         """
         known = selection.choose(self._index.known(self._reader), matchers)
         return selection.samples(self._reader, known, start, end, limit)
+
+    def newest(
+        self, matchers: Sequence[Matcher], ends: Steps, lookback: int, limit: int
+    ) -> tuple[Labels, F64, I64]:
+        """The newest sample of each of these series at each step: labels, values and times, (n, S).
+
+        Raises:
+            QueryError: there are more than `limit` samples, or a pattern is none.
+            StorageError: the store cannot be read, or the question was interrupted.
+        """
+        known = selection.choose(self._index.known(self._reader), matchers)
+        return selection.newest(self._reader, known, ends, lookback, limit)
 
     def known(
         self,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from misstep.store.promql import sums
 from misstep.store.promql.errors import failed
@@ -19,37 +21,40 @@ CHOOSING = frozenset({"topk", "bottomk", "limitk", "limit_ratio"})
 """Those whose answer is some of the rows that they were given."""
 
 _MOST = 1 << 63
+Rows = slice | NDArray[np.intp]
 
 
 class Grouping:
-    """Rows of a vector by group, those of a group together.
+    """Rows of a vector by group.
 
     Attributes:
-        vector: the rows in order of their groups.
+        vector: the rows.
         of: the group of each row.
-        begins: the first row of each group.
-        sizes: rows in each.
+        members: the rows of each group.
+        sizes: how many they are.
         labels: of the groups.
         nameless: whether any of a group's rows loses its name.
     """
 
     def __init__(self, vector: Vector, by: tuple[str, ...], without: bool) -> None:
         kept = vector.labels.drop((*by, NAME)) if without else vector.labels.keep(by)
-        of, first = kept.group()
-        if len(first) > 1 and bool((np.diff(of) < 0).any()):
-            order = np.argsort(of, kind="stable")
-            vector, of = vector.take(order), of[order]
-        self.vector, self.of = vector, of
-        self.sizes = np.bincount(of, minlength=len(first))
-        self.begins: I64 = np.cumsum(self.sizes) - self.sizes
+        self.vector = vector
+        self.of, first = kept.group()
+        self.sizes = np.bincount(self.of, minlength=len(first))
+        ends = np.cumsum(self.sizes)
+        if bool((self.of[1:] >= self.of[:-1]).all()):
+            self.members: list[Rows] = [
+                slice(int(e - n), int(e)) for e, n in zip(ends, self.sizes, strict=True)
+            ]
+        else:
+            order = np.argsort(self.of, kind="stable")
+            self.members = [order[e - n : e] for e, n in zip(ends.tolist(), self.sizes.tolist(), strict=True)]
         self.labels = kept.take(first)
-        self.nameless: Bool = (
-            np.logical_or.reduceat(vector.nameless, self.begins) if len(first) else np.zeros(0, np.bool_)
-        )
+        self.nameless: Bool = np.bincount(self.of, vector.nameless, len(first)) > 0
 
-    def each(self, make: Callable[[slice], F64]) -> F64:
-        """One row of values a group; `make` gets the group's rows."""
-        made = [make(slice(int(b), int(b + n))) for b, n in zip(self.begins, self.sizes, strict=True)]
+    def each(self, matrix: NDArray[Any], make: Callable[[NDArray[Any]], F64]) -> F64:
+        """One row of values a group; `make` gets the group's part of a matrix, shape (members, S)."""
+        made = [make(part(matrix, rows)) for rows in self.members]
         return np.stack(made) if made else np.zeros((0, self.vector.steps))
 
     def counts(self) -> I64:
@@ -57,12 +62,17 @@ class Grouping:
         present = self.vector.present
         if present.all():
             return np.repeat(self.sizes[:, None], present.shape[1], axis=1)
-        return np.asarray(
-            [
-                np.count_nonzero(present[b : b + n], axis=0)
-                for b, n in zip(self.begins.tolist(), self.sizes.tolist(), strict=True)
-            ]
-        ).reshape(len(self.begins), present.shape[1])
+        found = [np.count_nonzero(part(present, rows), axis=0) for rows in self.members]
+        return np.asarray(found).reshape(len(found), present.shape[1])
+
+
+def part(matrix: NDArray[Any], rows: Rows) -> NDArray[Any]:
+    """Some rows of a matrix, laid out in memory as it is: where steps come first, they stay first."""
+    if isinstance(rows, slice):
+        return matrix[rows]
+    if matrix.flags.f_contiguous and not matrix.flags.c_contiguous:
+        return np.take(matrix.T, rows, axis=1).T
+    return matrix[rows]
 
 
 def aggregate(node: Aggregate, vector: Vector, parameter: F64 | str | None) -> Vector:
@@ -137,19 +147,17 @@ def check_label(name: str, complaint: str) -> None:
 
 
 def _sum(groups: Grouping, counts: I64) -> F64:
-    values = groups.vector.filled(0.0)
-    return groups.each(lambda rows: sums.down(values[rows]))
+    return groups.each(groups.vector.filled(0.0), sums.down)
 
 
 def _average(groups: Grouping, counts: I64) -> F64:
     number = np.maximum(counts, 1)
     found = _sum(groups, counts) / number
-    values = groups.vector.filled(0.0)
     burst = np.isinf(found)
-    if burst.any() and np.isfinite(values).any():
+    if burst.any():
         # A sum may pass the largest float where the mean does not.
-        small = values / number[groups.of]
-        found = np.where(burst, groups.each(lambda rows: sums.down(small[rows])), found)
+        small = groups.vector.filled(0.0) / number[groups.of]
+        found = np.where(burst, groups.each(small, sums.down), found)
     return found
 
 
@@ -162,29 +170,25 @@ def _group(groups: Grouping, counts: I64) -> F64:
 
 
 def _minimum(groups: Grouping, counts: I64) -> F64:
-    values = groups.vector.filled(np.nan)
-    return groups.each(lambda rows: np.fmin.reduce(values[rows], axis=0))
+    return groups.each(groups.vector.filled(np.nan), lambda rows: np.fmin.reduce(rows, axis=0))
 
 
 def _maximum(groups: Grouping, counts: I64) -> F64:
-    values = groups.vector.filled(np.nan)
-    return groups.each(lambda rows: np.fmax.reduce(values[rows], axis=0))
+    return groups.each(groups.vector.filled(np.nan), lambda rows: np.fmax.reduce(rows, axis=0))
 
 
 def _variance(groups: Grouping, counts: I64) -> F64:
     vector = groups.vector
     number = np.maximum(counts, 1)
     spoiled = vector.present & ~np.isfinite(vector.values)
-    clean = np.where(vector.present & ~spoiled, vector.values, 0.0)
+    clean = np.where(vector.present & ~spoiled, vector.values, np.nan)
     # Counted from one of the values, equal values have a variance of exactly zero.
-    origin = groups.each(
-        lambda rows: clean[rows][vector.present[rows].argmax(axis=0), np.arange(vector.steps)]
-    )
-    shifted = np.where(vector.present, clean - origin[groups.of], 0.0)
-    mean = groups.each(lambda rows: sums.down(shifted[rows])) / number
+    origin = np.nan_to_num(groups.each(clean, lambda rows: np.fmin.reduce(rows, axis=0)))
+    shifted = np.nan_to_num(clean - origin[groups.of])
+    mean = groups.each(shifted, sums.down) / number
     squares = np.where(vector.present, (shifted - mean[groups.of]) ** 2, 0.0)
-    found = groups.each(lambda rows: sums.down(squares[rows])) / number
-    bad = groups.each(lambda rows: np.asarray(np.any(spoiled[rows], axis=0), np.float64)) > 0
+    found = groups.each(squares, sums.down) / number
+    bad = groups.each(spoiled, lambda rows: np.asarray(np.any(rows, axis=0), np.float64)) > 0
     return np.where(bad, np.nan, found)
 
 
@@ -206,29 +210,31 @@ _FUNCTIONS: dict[str, Callable[[Grouping, I64], F64]] = {
 
 def _quantile(groups: Grouping, counts: I64, q: F64) -> F64:
     vector = groups.vector
-    whole = vector.present.all() and not np.isnan(vector.values).any()
-    constant = bool((q == q[0]).all()) and 0 <= q[0] <= 1
-    place = [0]
+    whole = bool(vector.present.all()) and not bool(np.isnan(vector.values).any())
+    if whole and bool((q == q[0]).all()) and 0 <= q[0] <= 1:
+        return groups.each(vector.values, lambda rows: _plain_quantile(rows, float(q[0])))
+    made = [
+        _careful_quantile(part(vector.values, rows).T, part(vector.present, rows).T, number, q)
+        for rows, number in zip(groups.members, np.maximum(counts, 1), strict=True)
+    ]
+    return np.stack(made)
 
-    def simple(rows: slice) -> F64:
-        columns = np.ascontiguousarray(vector.values[rows].T)
-        rank = q[0] * (columns.shape[1] - 1)
-        below = int(rank)
-        above = min(below + 1, columns.shape[1] - 1)
-        columns.partition((below, above), axis=1)
-        low, high = columns[:, below], columns[:, above]
-        weight = rank - below
-        return np.asarray(low * (1 - weight) + high * weight)
 
-    def general(rows: slice) -> F64:
-        present, values = vector.present[rows].T, vector.values[rows].T
-        bad = np.isnan(values) & present
-        ordered = np.sort(np.where(bad, -np.inf, np.where(present, values, np.nan)), axis=1)
-        number = np.maximum(counts[place[0]], 1)
-        place[0] += 1
-        return limited(picked(ordered, number, bad.sum(axis=1), q), q)
+def _plain_quantile(rows: F64, q: float) -> F64:
+    columns = rows.T.copy()
+    rank = q * (columns.shape[1] - 1)
+    below = int(rank)
+    above = min(below + 1, columns.shape[1] - 1)
+    columns.partition((below, above), axis=1)
+    weight = rank - below
+    return np.asarray(columns[:, below] * (1 - weight) + columns[:, above] * weight)
 
-    return groups.each(simple if whole and constant else general)
+
+def _careful_quantile(values: F64, present: Bool, number: I64, q: F64) -> F64:
+    """Where some are not there, or NaN: shape (S, members) both."""
+    bad = np.isnan(values) & present
+    ordered = np.sort(np.where(bad, -np.inf, np.where(present, values, np.nan)), axis=1)
+    return limited(picked(ordered, number, bad.sum(axis=1), q), q)
 
 
 def _check_choice(op: str, parameter: F64) -> None:
@@ -249,10 +255,9 @@ def _choose(op: str, groups: Grouping, parameter: F64) -> Vector:
         kept = vector.present & _ratio(vector.labels, parameter)
     else:
         most = np.maximum(np.trunc(parameter), 0)
-        kept = np.zeros_like(vector.present)
-        for begin, size in zip(groups.begins.tolist(), groups.sizes.tolist(), strict=True):
-            rows = slice(begin, begin + size)
-            here, values = vector.present[rows], vector.values[rows]
+        kept = np.zeros(vector.present.shape, np.bool_)
+        for rows in groups.members:
+            here, values = part(vector.present, rows), part(vector.values, rows)
             kept[rows] = _first(here, most) if op == "limitk" else _top(values, here, most, op == "topk")
     if vector.steps == 1 and op in ("topk", "bottomk"):
         values = vector.values[:, 0]

@@ -11,9 +11,9 @@ from misstep.store.promql import binary, functions
 from misstep.store.promql.aggregate import aggregate
 from misstep.store.promql.calls import OVER_WINDOWS, Arguments, call
 from misstep.store.promql.errors import QueryError, failed, malformed
-from misstep.store.promql.labels import I64, Bool
+from misstep.store.promql.labels import I64, Bool, Labels
 from misstep.store.promql.matrix import F64, Vector
-from misstep.store.promql.source import STALE, Selection, Source
+from misstep.store.promql.source import STALE, Quick, Selection, Source
 from misstep.store.promql.steps import Steps, seconds
 from misstep.store.promql.syntax import (
     Aggregate,
@@ -162,21 +162,29 @@ class Evaluator:
     def _newest(self, node: Selector, steps: Steps) -> tuple[Vector, I64]:
         """Value and time of the newest sample of each series in the lookback."""
         ends = self._at(node.moment, steps)
-        found = self._select(node, ends, self._options.lookback)
-        windows = Windows(found.labels, False, found.row, found.ts, found.value, ends, self._options.lookback)
-        if not len(found.value):
-            return Vector.empty(steps.number), np.zeros((0, steps.number), np.int64)
-        index = windows.hi - 1
-        present: Bool = windows.hi > windows.lo
-        stale = found.value.view(np.uint64) == STALE
+        lookback, most = self._options.lookback, self._options.samples
+        self._options.check()
+        if isinstance(self._source, Quick):
+            labels, values, times = self._source.newest(node.matchers, ends, lookback, most)
+        else:
+            labels, values, times = self._last_of_windows(node, ends)
+        self._options.check()
+        present: Bool = times > ends.times() - lookback
+        stale = values.view(np.uint64) == STALE
         if stale.any():
-            present = present & ~stale[index]
-        np.maximum(index, 0, out=index)
+            present &= ~stale
         somewhere: Bool = np.any(present, axis=1)
-        vector = Vector(found.labels, found.value[index], np.ascontiguousarray(present))
         if somewhere.all():
-            return vector, found.ts[index]
-        return vector.take(somewhere), found.ts[index[somewhere]]
+            return Vector(labels, values, present), times
+        return Vector(labels, values, present).take(somewhere), times[somewhere]
+
+    def _last_of_windows(self, node: Selector, ends: Steps) -> tuple[Labels, F64, I64]:
+        found = self._select(node, ends, self._options.lookback)
+        if not len(found.value):
+            return Labels.none(0), np.zeros((0, ends.number)), np.zeros((0, ends.number), np.int64)
+        w = Windows(found.labels, False, found.row, found.ts, found.value, ends, self._options.lookback)
+        times = np.where(w.hi > w.lo, w.last(found.ts), ends.times() - self._options.lookback)
+        return found.labels, np.asarray(w.last(found.value), np.float64), times
 
     def _subquery(self, node: Subquery, steps: Steps) -> Windows:
         ends = self._at(node.moment, steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from misstep.store.promql.labels import I64, Labels
 from misstep.store.promql.matrix import F64
 from misstep.store.promql.patterns import matching
+from misstep.store.promql.steps import Steps
 from misstep.store.promql.syntax import Matcher
 
 STALE = 0x7FF0000000000002
@@ -41,6 +42,23 @@ class Source(Protocol):
 
         Raises:
             QueryError: there are more than `limit` of them.
+        """
+        ...
+
+
+@runtime_checkable
+class Quick(Source, Protocol):
+    """One that has a shorter way to the newest samples."""
+
+    def newest(
+        self, matchers: Sequence[Matcher], ends: Steps, lookback: int, limit: int
+    ) -> tuple[Labels, F64, I64]:
+        """Values and times of the newest sample of each series at each step, (n, S).
+
+        A time that is not later than ``end - lookback`` says that there is none.
+
+        Raises:
+            QueryError: there are more than `limit` samples.
         """
         ...
 
