@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import struct
 import time
@@ -329,3 +330,22 @@ def test_ids_in_json_are_hexadecimal_and_bytes_are_base64() -> None:
     assert record.trace_id.hex() == TRACE_ID
     assert record.span_id.hex() == "eee19b7ec3c1b174"
     assert (record.attributes[0].key, record.attributes[0].value.bytes_value) == ("traceId", b"\x00\xff")
+
+
+@pytest.mark.parametrize("path", ["/v1/metrics", "/v1/logs", "/v1/traces"])
+def test_a_small_body_cannot_hold_millions_of_items(collector: Any, path: str) -> None:
+    def nested(content: bytes, *numbers: int) -> bytes:
+        for number in numbers:
+            size, head = len(content), b""
+            while size > 127:
+                head, size = head + bytes([size & 127 | 128]), size >> 7
+            content = bytes([number << 3 | 2]) + head + bytes([size]) + content
+        return content
+
+    body = nested(b"\x12\x00" * 1_500_000, 2, 1)
+    if path == "/v1/metrics":
+        body = nested(b"\x0a\x00" * 1_500_000, 5, 2, 2, 1)
+    packed = gzip.compress(body, 1)
+    assert len(packed) < 20_000
+    answer = collector.request("POST", path, packed, {**PROTOBUF, "Content-Encoding": "gzip"})
+    assert (answer.status, b"1000000" in answer.body) == (413, True)

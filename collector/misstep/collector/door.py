@@ -65,6 +65,7 @@ class Door:
         body_limit: bytes of one request after decompression.
         telemetry: where answers are counted.
         rates: of tenants.
+        items_limit: points (with their buckets), records or spans of one request.
 
     Attributes:
         budget: bytes of bodies that may be in memory at once.
@@ -72,10 +73,16 @@ class Door:
     """
 
     def __init__(
-        self, store: Store, body_limit: int, telemetry: Telemetry, rates: Rates | None = None
+        self,
+        store: Store,
+        body_limit: int,
+        telemetry: Telemetry,
+        rates: Rates | None = None,
+        items_limit: int = 1_000_000,
     ) -> None:
         self._store = store
         self.limit = body_limit
+        self._items = items_limit
         self._telemetry = telemetry
         self._rates = rates or Rates(0)
         self.budget = Budget(max(BODIES_BYTES, 2 * body_limit))
@@ -123,6 +130,10 @@ class Door:
             reason = otlp.malformed(parcel.signal, plain)
             if reason:
                 raise Refusal(400, "malformed", f"the body is not an {_SHAPES[parcel.signal]} in protobuf")
+        if known is None and otlp.too_many(parcel.signal, plain, self._items):
+            raise Refusal(
+                413, "too_large", f"more than {self._items} points, records or spans; send smaller requests"
+            )
         stored = encoding.joined(compression, json=parcel.json)
         return _Opened(plain, Batch(parcel.signal, kept, stored, *parcel.sender), known)
 

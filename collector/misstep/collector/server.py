@@ -143,7 +143,13 @@ def serve(
         store.announce(sockets.url(options.host, listeners[0].port, tls=bool(tls)))
         telemetry = Telemetry(store.stats)
         ticker = Ticker(store, diagnose, clock, telemetry)
-        door = Door(store, options.body_limit, telemetry, Rates(options.requests_per_second))
+        door = Door(
+            store,
+            options.body_limit,
+            telemetry,
+            Rates(options.requests_per_second),
+            options.items_per_request,
+        )
         context = Context(store, ticker)
         service = Service(context, telemetry, Readiness(store, clock.now()))
         dialects = [

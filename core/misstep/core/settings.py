@@ -57,6 +57,8 @@ class CollectorSettings:
     """Bytes of one request after decompression, as the OTLP specification recommends."""
     series_limit: int = 1_000_000
     """Live series; a request's series beyond it are rejected, counted and reported to the sender."""
+    items_per_request: int = 1_000_000
+    """Points (with their buckets), records or spans of one request: two bytes of a hostile one can be a point of a hundred in memory."""
     series_per_request: int = 50_000
     """New series that one request may bring."""
     labels_per_series: int = 40

@@ -10,6 +10,7 @@ Format: github.com/open-telemetry/opentelemetry-proto, ``opentelemetry/proto/**`
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import ptars
@@ -63,6 +64,11 @@ _REQUESTS: dict[str, Any] = {
     TRACES: trace_service_pb2.ExportTraceServiceRequest,
     REMOTE_WRITE: write_request.message(),
 }
+_WALK = {
+    METRICS: (("resource_metrics", "scope_metrics"), "metrics"),
+    LOGS: (("resource_logs", "scope_logs"), "log_records"),
+    TRACES: (("resource_spans", "scope_spans"), "spans"),
+}
 _FILES = (
     common_pb2,
     resource_pb2,
@@ -99,6 +105,52 @@ def malformed(signal: str, payload: bytes) -> str:
     except DecodeError as error:
         return str(error) or "not such a message"
     return ""
+
+
+def too_many(signal: str, payload: bytes, limit: int) -> bool:
+    """Whether a well-formed payload holds more items than the limit: points with their buckets, records, spans.
+
+    The smallest item takes two bytes, so nearly every request is too small to be looked at. One that is large is
+    parsed and walked, before far larger columns are made of it.
+    """
+    if len(payload) <= 2 * limit:
+        return False
+    found = 0
+    for size in _sizes(signal, _REQUESTS[signal].FromString(payload)):
+        found += size
+        if found > limit:
+            return True
+    return False
+
+
+def _sizes(signal: str, request: Any) -> Iterator[int]:
+    """Numbers that add up to the items of a request; containers count too, so that none are free."""
+    if signal == REMOTE_WRITE:
+        for series in request.timeseries:
+            yield 1 + len(series.samples) + len(series.exemplars)
+        return
+    scopes, items = _WALK[signal]
+    for resource in getattr(request, scopes[0]):
+        yield 1
+        for scope in getattr(resource, scopes[1]):
+            yield 1 + len(getattr(scope, items))
+            if signal == METRICS:
+                for metric in scope.metrics:
+                    yield from _points(metric)
+
+
+def _points(metric: Any) -> Iterator[int]:
+    kind = metric.WhichOneof("data")
+    if kind is None:
+        return
+    points = getattr(metric, kind).data_points
+    yield len(points)
+    if kind == "histogram":
+        yield from (len(point.bucket_counts) for point in points)
+    elif kind == "exponential_histogram":
+        yield from (len(p.positive.bucket_counts) + len(p.negative.bucket_counts) for p in points)
+    elif kind == "summary":
+        yield from (len(point.quantile_values) for point in points)
 
 
 @functools.cache
