@@ -82,10 +82,15 @@ class Reader:
         return found
 
     def arrow(
-        self, query: str, parameters: Parameters = (), *, tables: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        parameters: Parameters = (),
+        *,
+        tables: Mapping[str, Any] | None = None,
+        batch: int = 1_000_000,
     ) -> Any:
-        """The same, as an Arrow table."""
-        return self._ask(query, parameters, self._ends, lambda answer: answer.to_arrow_table(), tables)
+        """The same, as an Arrow table in chunks of so many rows."""
+        return self._ask(query, parameters, self._ends, lambda answer: answer.to_arrow_table(batch), tables)
 
     def interrupt(self) -> None:
         """End the question that is being answered, from another thread; it raises StorageError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +27,8 @@ NEVER = -(1 << 62)
 _AGES = (10 * SECOND, 60 * SECOND)
 _FEW = 2000
 """Series up to which DuckDB joins them; it then skips most of what is not wanted."""
+_BATCH = 1 << 17
+"""Samples at a time: what is made of them stays in the cache."""
 _BEATS = 1.6
 _SORTED_AT = 100_000
 _SPREAD_MOST = 40_000_000
@@ -63,11 +64,11 @@ def samples(reader: Reader, known: Known, start: int, end: int, limit: int) -> S
         nothing = np.zeros(0, np.int64)
         return Selection(Labels.none(0), nothing.astype(np.int32), nothing, np.zeros(0))
     labels, row_of = _distinct(known.labels)
-    row, ts, value = _scan(reader, known, row_of, start, end, limit)
+    row, ts, value = _whole(_scan(reader, known, row_of, start, end, limit))
     row, ts, value, repeated = ordered(row, ts, value, labels.size)
     if repeated:
         # Twice at the same time: what came last counts.
-        row, ts, value = _scan(reader, known, row_of, start, end, limit, order=True)
+        row, ts, value = _whole(_scan(reader, known, row_of, start, end, limit, order=True))
         row, ts, value, _ = ordered(row, ts, value, labels.size)
         last = np.append((row[1:] != row[:-1]) | (ts[1:] != ts[:-1]), True)
         row, ts, value = row[last], ts[last], value[last]
@@ -93,10 +94,9 @@ def newest(reader: Reader, known: Known, ends: Steps, lookback: int, limit: int)
     if len(known.ids):
         for wanted, begin, end in _stretches(cells, known, row_of, steps, lookback, single=single):
             part = Known(known.labels, known.ids[wanted], known.metrics[wanted])
-            row, ts, value = _scan(reader, part, row_of[wanted], begin, end, limit)
-            if not cells.put(row, ts, value):
-                row, ts, value = _scan(reader, part, row_of[wanted], begin, end, limit, order=True)
-                cells.put(row, ts, value, sorted_=True)
+            if not all(cells.put(*some) for some in _scan(reader, part, row_of[wanted], begin, end, limit)):
+                for some in _scan(reader, part, row_of[wanted], begin, end, limit, order=True):
+                    cells.put(*some)
     values, times = cells.filled()
     if single and ends.number > 1:
         shape = (labels.size, ends.number)
@@ -112,20 +112,18 @@ class Cells:
         self.values = np.full(steps.number * rows, np.nan)
         self.times = np.full(steps.number * rows, NEVER)
 
-    def put(self, row: I32, ts: I64, value: F64, *, sorted_: bool = False) -> bool:
-        """Write samples; says whether each cell has its newest one, which is so if each row came in order of time."""
-        if not len(row):
-            return True
+    def put(self, row: I32, ts: I64, value: F64) -> bool:
+        """Write samples; says whether each cell has its newest one, which is so if each row comes in order of time."""
         steps = self._steps
         cell = ts - (steps.start - steps.step + 1)
         cell //= steps.step
         np.maximum(cell, 0, out=cell)
         cell *= self._rows
         cell += row
+        in_order = bool((self.times[cell] <= ts).all())
         self.values[cell] = value
         self.times[cell] = ts
-        # Where a row came out of order, or a time twice, the last write need not be the newest.
-        return sorted_ or bool((self.times[cell] >= ts).all())
+        return in_order and bool((self.times[cell] >= ts).all())
 
     def missing(self) -> Bool:
         """Which rows have nothing in the first step."""
@@ -166,31 +164,40 @@ def _stretches(
 
 def _scan(
     reader: Reader, known: Known, row_of: I32, start: int, end: int, limit: int, *, order: bool = False
-) -> tuple[I32, I64, F64]:
-    """Row, time and value of all samples, in the order in which they came, or in that of their positions."""
+) -> Iterator[tuple[I32, I64, F64]]:
+    """Row, time and value of all samples, some at a time, in the order in which they came, or in that of time."""
     condition = f"s.ts > {start} AND s.ts <= {end} AND {_metrics(known)}"
     dense = len(known.ids) * (end - start) // SECOND * _DENSE > limit
     tail = (" ORDER BY s.ts, s.seq" if order else "") + (f" LIMIT {limit + 1}" if dense else "")
     if len(known.ids) < _FEW:
         chosen = pa.table({"id": pa.array(known.ids), "row": pa.array(row_of)})
-        found = reader.arrow(
-            "SELECT c.row, s.ts, s.value FROM {samples} s JOIN chosen c ON s.series_id = c.id "
-            f"WHERE {condition}{tail}",
-            tables={"chosen": chosen},
-        )
-        row, ts, value = (_array(found[name]) for name in ("row", "ts", "value"))
+        query = "SELECT c.row, s.ts, s.value FROM {samples} s JOIN chosen c ON s.series_id = c.id"
+        found = reader.arrow(f"{query} WHERE {condition}{tail}", tables={"chosen": chosen}, batch=_BATCH)
+        lookup = None
     else:
         # Looking ids up ourselves costs a tenth of a join, but what is not wanted comes, too.
-        found = reader.arrow(
-            f"SELECT s.series_id AS id, s.ts, s.value FROM {{samples}} s WHERE {condition}{tail}"
-        )
-        ids, ts, value = (_array(found[name]) for name in ("id", "ts", "value"))
-        row = Lookup(known.ids, row_of).rows(ids)
-        wanted = row >= 0
-        if not wanted.all():
-            row, ts, value = row[wanted], ts[wanted], value[wanted]
-    if len(row) > limit:
-        raise too_many()
+        query = "SELECT s.series_id, s.ts, s.value FROM {samples} s"
+        found = reader.arrow(f"{query} WHERE {condition}{tail}", batch=_BATCH)
+        lookup = Lookup(known.ids, row_of)
+    total = 0
+    for batch in found.to_batches():
+        row, ts, value = (batch.column(place).to_numpy(zero_copy_only=False) for place in range(3))
+        if lookup is not None:
+            row = lookup.rows(row)
+            wanted = row >= 0
+            if not wanted.all():
+                row, ts, value = row[wanted], ts[wanted], value[wanted]
+        total += len(row)
+        if total > limit:
+            raise too_many()
+        yield row, ts, value
+
+
+def _whole(batches: Iterator[tuple[I32, I64, F64]]) -> tuple[I32, I64, F64]:
+    parts = list(batches)
+    if not parts:
+        return np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0)
+    row, ts, value = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return row, ts, value
 
 
@@ -296,12 +303,6 @@ def _distinct(labels: Labels) -> tuple[Labels, I32]:
     if len(first) == labels.size:
         return labels, np.arange(labels.size, dtype=np.int32)
     return labels.take(first), of.astype(np.int32)
-
-
-def _array(column: Any) -> Any:
-    """A chunked column without nulls as one numpy array."""
-    whole = column.chunks[0] if column.num_chunks == 1 else column.combine_chunks()
-    return whole.to_numpy(zero_copy_only=False)
 
 
 def _metrics(known: Known, alias: str = "s.") -> str:

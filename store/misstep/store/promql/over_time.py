@@ -7,12 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from misstep.store.promql import sums
-from misstep.store.promql.labels import I64
+from misstep.store.promql.labels import I64, Bool
 from misstep.store.promql.matrix import F64, Vector
 from misstep.store.promql.order import row_quantiles
 from misstep.store.promql.windows import Windows, padded, ragged
 
 _EXACT = float(1 << 53)
+_HALF_UNIT = float(np.finfo(np.float64).eps) / 2
+_LONG_UNIT = float(np.finfo(np.longdouble).eps)
 _LOSS = 1e-13
 """Relative error up to which differences of running sums are taken; what is worse is summed anew."""
 
@@ -129,17 +131,12 @@ def window_sums(w: Windows) -> F64:
         return np.zeros(w.counts.shape)
     finite = np.isfinite(flat)
     clean = flat if finite.all() else np.where(finite, flat, 0.0)
-    running = np.zeros(len(flat) + 1, np.longdouble)
-    np.cumsum(clean, dtype=np.longdouble, out=running[1:])
-    found = (running[w.hi] - running[w.lo]).astype(np.float64)
-    magnitude = np.abs(clean)
-    if float(magnitude.sum()) < _EXACT and bool((np.trunc(clean) == clean).all()):
-        doubtful = np.zeros(found.shape, np.bool_)
+    if float(np.abs(clean).sum()) < _EXACT and bool((np.trunc(clean) == clean).all()):
+        running = np.concatenate([[0.0], np.cumsum(clean)])
+        found: F64 = running[w.hi] - running[w.lo]
+        doubtful: Bool = np.zeros(found.shape, np.bool_)
     else:
-        # Each step of the running sum is off by at most half a unit in the last place of what it has reached.
-        reached = np.maximum.accumulate(np.abs(running)).astype(np.float64)
-        bound = float(np.finfo(np.longdouble).eps) * reached[w.hi] * np.sqrt(np.maximum(w.counts, 1)) * 8
-        doubtful = bound > _LOSS * np.abs(found)
+        found, doubtful = _differences(w, clean)
     if clean is not flat:
         broken = np.concatenate([[0], np.cumsum(~finite)])
         doubtful |= broken[w.hi] > broken[w.lo]
@@ -148,6 +145,26 @@ def window_sums(w: Windows) -> F64:
     if len(cells):
         _again(w, found, cells)
     return found
+
+
+def _differences(w: Windows, flat: F64) -> tuple[F64, Bool]:
+    """Sums as differences of running sums, and which of them may be wrong in the digits that are shown."""
+    # Around the mean of its series a running sum stays small, and so does what rounding takes from it.
+    sizes = np.bincount(w.row, minlength=w.labels.size)
+    mean = np.bincount(w.row, flat, w.labels.size) / np.maximum(sizes, 1)
+    running = np.zeros(len(flat) + 1, np.longdouble)
+    np.cumsum(flat - mean[w.row], dtype=np.longdouble, out=running[1:])
+    counts = w.counts
+    base = mean[:, None].astype(np.longdouble) * counts
+    found = (running[w.hi] - running[w.lo] + base).astype(np.float64)
+    most = float(np.abs(running).max())
+    # flat - mean is rounded once for each sample, and each step of the running sum by half a unit of what it reached.
+    bound = counts * (np.abs(mean)[:, None] * _HALF_UNIT + most * _LONG_UNIT)
+    doubtful: Bool = ~(bound <= _LOSS * np.abs(found))
+    filled = np.concatenate([[0], np.cumsum(flat != 0)])
+    empty = filled[w.hi] == filled[w.lo]
+    found[empty] = 0.0
+    return found, doubtful & ~empty
 
 
 def _again(w: Windows, found: F64, cells: I64) -> None:
