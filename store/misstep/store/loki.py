@@ -12,7 +12,7 @@ from misstep.store.logql import labels
 from misstep.store.logql.compile import Compiled
 from misstep.store.logql.evaluate import Matrix, Result, Steps, evaluate, steps_of
 from misstep.store.logql.expression import Aggregation, Expression, Grouping, LogQuery, Range, names_in
-from misstep.store.logql.lines import SOURCE, Source, ask, between, names, select
+from misstep.store.logql.lines import Source, ask, between, names, select, source_of
 from misstep.store.logql.parser import parse, parse_log
 from misstep.store.logql.scope import Bound
 from misstep.store.logql.shape import Entry
@@ -162,4 +162,5 @@ class _Selected:
         return self._compiled.scope.stored(name)
 
     def rows(self, head: str, tail: str = "true") -> list[tuple[Any, ...]]:
-        return ask(self._source, f"{head} FROM {SOURCE} WHERE {self._where} AND {tail}", self._bound)
+        source = source_of(head, tail, self._where)
+        return ask(self._source, f"{head} FROM {source} WHERE {self._where} AND {tail}", self._bound)

@@ -21,7 +21,7 @@ from misstep.store.logql.expression import (
     Range,
     names_in,
 )
-from misstep.store.logql.lines import SOURCE, Source, ask, between, names
+from misstep.store.logql.lines import Source, ask, between, names, source_of
 from misstep.store.logql.scope import Bound
 
 STEPS_LIMIT = 11_000
@@ -129,14 +129,16 @@ def _range(source: Source, expression: Range, steps: Steps, identity: list[str])
         weight = f"strlen({compiled.scope.line})" if expression.function.startswith("bytes") else "1"
         what = "sum(w)::DOUBLE"
     ahead = expression.offset - steps.start
+    first = f"greatest(0, (l.ts + {ahead + steps.step - 1}) // {steps.step})"
+    final = f"least({steps.number - 1}, (l.ts + {ahead + expression.window - 1}) // {steps.step})"
+    columns = "".join(f"{key} AS k{i}, " for i, key in enumerate(keys))
+    inner = f"{columns}{first} AS first, {final} AS final, {weight} AS w"
     rows = ask(
         source,
-        f"SELECT {', '.join(f'k{i}' for i in range(len(keys))) + ', ' if keys else ''}"
-        f"greatest(0, (ts + {ahead + steps.step - 1}) // {steps.step}) AS first, "
-        f"least({steps.number - 1}, (ts + {ahead + expression.window - 1}) // {steps.step}) AS last, {what} "
-        f"FROM (SELECT l.ts AS ts, {''.join(f'{key} AS k{i}, ' for i, key in enumerate(keys))}{weight} AS w "
-        f"FROM {SOURCE} WHERE {between(start, end)} AND ({compiled.where})) "
-        f"WHERE w IS NOT NULL GROUP BY ALL HAVING first <= last LIMIT {_GROUPS_LIMIT + 1}",
+        f"SELECT {''.join(f'k{i}, ' for i in range(len(keys)))}first, final, {what} "
+        f"FROM (SELECT {inner} FROM {source_of(inner, compiled.where)} "
+        f"WHERE {between(start, end)} AND ({compiled.where})) "
+        f"WHERE w IS NOT NULL AND first <= final GROUP BY ALL LIMIT {_GROUPS_LIMIT + 1}",
         bound,
     )
     if len(rows) > _GROUPS_LIMIT:

@@ -20,8 +20,7 @@ LINE_LIMIT = 256 * 1024
 """Characters of a line that are returned; filters see all of it."""
 
 _RESOURCES = "(SELECT resource, any_value(attributes) AS attributes FROM {resources} GROUP BY resource)"
-SOURCE = f"{{logs}} l LEFT JOIN {_RESOURCES} r ON r.resource = l.resource"
-"""Lines with their resources, as all expressions of `scope` name them."""
+_SOURCE = f"{{logs}} l LEFT JOIN {_RESOURCES} r ON r.resource = l.resource"
 
 _COLUMNS = {**labels.COLUMNS, **labels.METADATA}
 _SHOWN = [name for name in _COLUMNS if name not in ("detected_level", "severity_number")]
@@ -79,10 +78,12 @@ def select(
     order = "DESC" if newest else "ASC"
     shown = ", ".join(f"coalesce({_COLUMNS[name]}, '')" for name in _SHOWN)
     extracted = "".join(f", {sql}" for sql in compiled.extracted)
+    where = f"{between(start, end)} AND ({compiled.where})"
+    edge = _edge(source, compiled, where, bound, limit, newest=newest)
     rows = ask(
         source,
-        f"SELECT l.ts, left({labels.LINE}, {LINE_LIMIT}), l.attributes, r.attributes, {shown}{extracted} FROM {SOURCE} "
-        f"WHERE {between(start, end)} AND ({compiled.where}) "
+        f"SELECT l.ts, left({labels.LINE}, {LINE_LIMIT}), l.attributes, r.attributes, {shown}{extracted} "
+        f"FROM {_SOURCE} WHERE {edge}{where} "
         f"ORDER BY l.ts {order}, l.seq {order}, l.row {order} LIMIT {limit}",
         bound,
     )
@@ -91,6 +92,23 @@ def select(
         entry(query, row[0], row[1], dict(zip(_SHOWN, row[4:end_of_shown], strict=True)), row[2] or {}, row[3] or {}, row[end_of_shown:])
         for row in rows
     ]  # fmt: skip
+
+
+def _edge(source: Source, compiled: Compiled, where: str, bound: Bound, limit: int, *, newest: bool) -> str:
+    """The condition that leaves out what lies beyond the limit by time alone: whole lines are sorted dearly."""
+    order, last, op = ("DESC", "min", ">=") if newest else ("ASC", "max", "<=")
+    (row,) = ask(
+        source,
+        f"SELECT count(*), {last}(ts) FROM (SELECT l.ts FROM {source_of(compiled.where)} "
+        f"WHERE {where} ORDER BY l.ts {order} LIMIT {limit})",
+        bound,
+    )
+    return f"l.ts {op} {int(row[1])} AND " if row[0] == limit else ""
+
+
+def source_of(*parts: str) -> str:
+    """Lines, with their resources as `r` where one of these parts of a statement names them."""
+    return _SOURCE if any("r.attributes" in part for part in parts) else "{logs} l"
 
 
 def between(start: int, end: int) -> str:

@@ -113,7 +113,7 @@ def _path(text: str, place: int) -> tuple[str | int, ...]:
     found: list[str | int] = []
     rest = text
     while rest:
-        match = re.match(r"\.?([A-Za-z_][\w-]*)|\[(\d{1,6})\]|\[\"([^\"\]]*)\"\]", rest)
+        match = re.match(r"\.?([A-Za-z_][\w-]*)|\[(\d{1,6})\]|\[\"([^\"\]]+)\"\]", rest)
         if match is None:
             raise error(f"{text[:60]!r} is no path like a.b[0]", place)
         name, index, quoted = match.groups()

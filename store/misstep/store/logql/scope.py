@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 from misstep.core.errors import InputError
@@ -10,9 +11,12 @@ from misstep.store.logql.expression import Json, Logfmt, Template
 
 _SQL_LIMIT = 200_000
 """Characters of SQL that one expression may grow to: templates within templates double it each time."""
+_LAST_WORD = re.compile(r"^.*?([A-Za-z0-9]*)$", re.DOTALL)
 _NESTED = 5
 """Underscores of a name that may each stand for a step into a JSON object."""
 _EXTRACTED = "_extracted"
+_BRACE = "{{"
+"""One brace, in SQL whose single braces name tables."""
 
 OBJECT = "CASE WHEN json_valid({0}) THEN json_type({0}) = 'OBJECT' ELSE false END"
 _LOGFMT_PAIRS = r"(?s)^\s*(?:[^\s=\"]+(?:=(?:\"(?:[^\"\\]|\\.)*\"|[^\s\"]*))?\s+)*?"
@@ -134,13 +138,10 @@ class Scope:
     def _property(self, stage: Json | Logfmt, line: str, name: str) -> str:
         if isinstance(stage, Logfmt):
             return self._in_logfmt(line, name)
-        whole = OBJECT.format(line)
         paths = [self._bound(path) for path in json_paths(name)]
-        found = [
-            f"CASE WHEN json_type({line}, {path}) NOT IN ('OBJECT', 'ARRAY') THEN json_extract_string({line}, {path}) END"
-            for path in paths
-        ]
-        return _sized(f"CASE WHEN {whole} THEN coalesce({', '.join([*found, 'NULL'])}) END")
+        # What is no object has no such property; a property that is an object or a list is no label.
+        found = [_scalar(line, path) for path in paths]
+        return _sized(f"CASE WHEN json_valid({line}) THEN coalesce({', '.join([*found, 'NULL'])}) END")
 
     def _at_path(self, path: tuple[str | int, ...]) -> str:
         place = self._bound(
@@ -157,7 +158,10 @@ class Scope:
         pattern = self._bound(_LOGFMT_PAIRS + name + _LOGFMT_VALUE)
         quoted, plain = (f"regexp_extract({line}, {pattern}, {group})" for group in (1, 2))
         unescaped = f"replace(replace({quoted}, '\\\"', '\"'), '\\\\', '\\')"
-        return _sized(f"nullif(CASE WHEN {quoted} <> '' THEN {unescaped} ELSE {plain} END, '')")
+        value = f"nullif(CASE WHEN {quoted} <> '' THEN {unescaped} ELSE {plain} END, '')"
+        # Most lines lack the key, and are told by its last letters faster than by the expression.
+        ending = self._bound(_LAST_WORD.sub(r"\1=", key))
+        return _sized(f"CASE WHEN contains({line}, {ending}) THEN {value} END")
 
     def _error(self) -> str:
         broken = [line for stage, line in self._parsers if isinstance(stage, Json)]
@@ -176,10 +180,18 @@ def json_paths(name: str) -> list[str]:
         path = parts[0]
         for joint, part in zip((*joints, *tail), parts[1:], strict=True):
             path += joint + part
-        found.append(f'$."{path}"')
+        if '""' not in f'"{path}"':  # DuckDB knows no property with an empty name
+            found.append(f'$."{path}"')
     if len(parts) > 1:
         found += [f'$."{joint.join(parts)}"' for joint in (".", "-")]
     return found
+
+
+def _scalar(line: str, path: str) -> str:
+    value = f"json_extract_string({line}, {path})"
+    nested = f"json_type({line}, {path}) IN ('OBJECT', 'ARRAY')"
+    plain = f"left({value}, 1) NOT IN ('{_BRACE}', '[')"
+    return f"CASE WHEN {plain} THEN {value} WHEN {nested} THEN NULL ELSE {value} END"
 
 
 def _sized(sql: str) -> str:
