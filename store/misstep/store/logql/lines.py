@@ -78,12 +78,14 @@ def select(
     order = "DESC" if newest else "ASC"
     shown = ", ".join(f"coalesce({_COLUMNS[name]}, '')" for name in _SHOWN)
     extracted = "".join(f", {sql}" for sql in compiled.extracted)
-    where = f"{between(start, end)} AND ({compiled.where})"
-    edge = _edge(source, compiled, where, bound, limit, newest=newest)
+    where = f"({compiled.where})"
+    span = _span(source, compiled, f"{between(start, end)} AND {where}", bound, limit, newest=newest)
+    if span is None:
+        return []
     rows = ask(
         source,
         f"SELECT l.ts, left({labels.LINE}, {LINE_LIMIT}), l.attributes, r.attributes, {shown}{extracted} "
-        f"FROM {_SOURCE} WHERE {edge}{where} "
+        f"FROM {_SOURCE} WHERE {between(span[0], span[1] + 1)} AND {where} "
         f"ORDER BY l.ts {order}, l.seq {order}, l.row {order} LIMIT {limit}",
         bound,
     )
@@ -94,16 +96,18 @@ def select(
     ]  # fmt: skip
 
 
-def _edge(source: Source, compiled: Compiled, where: str, bound: Bound, limit: int, *, newest: bool) -> str:
-    """The condition that leaves out what lies beyond the limit by time alone: whole lines are sorted dearly."""
-    order, last, op = ("DESC", "min", ">=") if newest else ("ASC", "max", "<=")
+def _span(
+    source: Source, compiled: Compiled, where: str, bound: Bound, limit: int, *, newest: bool
+) -> tuple[int, int] | None:
+    """First and last time of the lines within the limit, found by time alone: whole lines are read and sorted dearly."""
+    order = "DESC" if newest else "ASC"
     (row,) = ask(
         source,
-        f"SELECT count(*), {last}(ts) FROM (SELECT l.ts FROM {source_of(compiled.where)} "
+        f"SELECT min(ts), max(ts) FROM (SELECT l.ts FROM {source_of(compiled.where)} "
         f"WHERE {where} ORDER BY l.ts {order} LIMIT {limit})",
         bound,
     )
-    return f"l.ts {op} {int(row[1])} AND " if row[0] == limit else ""
+    return None if row[0] is None else (int(row[0]), int(row[1]))
 
 
 def source_of(*parts: str) -> str:
