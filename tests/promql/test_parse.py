@@ -39,12 +39,12 @@ def storage() -> Storage:
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=12).map("".join))
 def test_pieces_of_queries(storage: Storage, text: str) -> None:
-    for ask in (
-        lambda: list(instant(storage, text, 45 * 10**9).rows()),
-        lambda: list(range_(storage, text, 0, 60 * 10**9, 15 * 10**9).rows()),
-    ):
+    for steps in (1, 5):
         try:
-            ask()
+            if steps == 1:
+                list(instant(storage, text, 45 * 10**9).rows())
+            else:
+                list(range_(storage, text, 0, 60 * 10**9, 15 * 10**9).rows())
         except QueryError as error:
             assert error.kind in ("bad_data", "execution") and str(error)
 

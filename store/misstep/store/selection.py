@@ -226,10 +226,14 @@ class Lookup:
         place = self._table[(ids >> self._shift).astype(np.int64)]
         if self._crowded:
             index = np.flatnonzero(place == -2)
-            found = np.searchsorted(self._ids, ids[index])
-            place[index] = np.minimum(found, len(self._ids) - 1)
+            searched = np.searchsorted(self._ids, ids[index])
+            place[index] = np.minimum(searched, len(self._ids) - 1)
+        # An empty slot leads to the last id, which is another one or has a slot of its own.
+        found: I32 = self._rows[place]
         right = self._ids[place] == ids
-        return np.where(right & (place >= 0), self._rows[place], -1).astype(np.int32, copy=False)
+        if not right.all():
+            found[~right] = -1
+        return found
 
 
 def living(reader: Reader, known: Known, start: int | None, end: int | None) -> Known:

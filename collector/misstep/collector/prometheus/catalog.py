@@ -23,6 +23,12 @@ _TYPES = {
     "histogram": "histogram", "summary": "summary",
 }  # fmt: skip
 _EXEMPLARS_MOST = 10_000
+_FAMILY = (
+    "CASE WHEN kind IN ('histogram', 'summary') "
+    "THEN regexp_replace(coalesce(nullif(prometheus, ''), name), '_(bucket|sum|count)$', '') "
+    "ELSE coalesce(nullif(prometheus, ''), name) END"
+)
+"""The metric of a series; those of a histogram are of one."""
 
 
 def series(question: Question) -> Answer:
@@ -55,10 +61,10 @@ def metadata(question: Question) -> Answer:
     per = question.text("limit_per_metric")
     if per and not per.isdigit():
         raise PrometheusRefusal("bad_data", "limit_per_metric must be a number")
-    condition = "WHERE coalesce(nullif(prometheus, ''), name) = ?" if wanted else ""
     rows = question.view().ask(
-        "SELECT DISTINCT coalesce(nullif(prometheus, ''), name) AS metric, kind, coalesce(unit, '') AS unit "
-        f"FROM {{series}} {condition} ORDER BY metric, kind, unit",
+        f"SELECT DISTINCT {_FAMILY} AS metric, kind, coalesce(unit, '') AS unit FROM {{series}} "
+        + (f"WHERE {_FAMILY} = ? " if wanted else "")
+        + "ORDER BY metric, kind, unit",
         [wanted] if wanted else [],
     )
     found: dict[str, list[dict[str, str]]] = {}
