@@ -148,3 +148,20 @@ def test_the_python_that_is_asked_answers() -> None:
     answer = software._ask(sys.executable)
     assert answer is not None
     assert answer["python"] == sys.executable
+
+
+def test_how_long_things_are_kept_is_told(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from misstep.core.settings import Settings, StoreSettings
+
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "file").write_bytes(bytes(3 << 20))
+    settings = Settings(data=tmp_path, store=StoreSettings(lake_bytes=1 << 30, spans_days=0))
+    found = place._kept(settings)
+    assert found.state == OK
+    assert (
+        found.detail == "samples 30 days, logs 90 days, spans for ever; the lake takes 0.00 GB of at most 1.0"
+    )
+    full = place._kept(replace(settings, store=StoreSettings(lake_bytes=1 << 20)))
+    assert full.state == LIMITED

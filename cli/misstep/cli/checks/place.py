@@ -20,7 +20,14 @@ LOW_SPACE = 2 * 1024**3
 def check(settings: Settings) -> list[Check]:
     """All of them."""
     running = endpoint.find(settings.data)
-    return [_data(settings.data), _running(running), *_ports(settings, running), _tokens(), _clusters()]
+    return [
+        _data(settings.data),
+        _kept(settings),
+        _running(running),
+        *_ports(settings, running),
+        _tokens(),
+        _clusters(),
+    ]
 
 
 def _data(folder: Path) -> Check:
@@ -34,6 +41,23 @@ def _data(folder: Path) -> Check:
     if free < LOW_SPACE:
         return Check("data folder", LIMITED, detail, "misstep up --data /a/larger/disk")
     return Check("data folder", OK, detail)
+
+
+def _kept(settings: Settings) -> Check:
+    """How much there is and how long it stays."""
+    own = settings.store
+    ages = {"samples": own.samples_days, "logs": own.logs_days, "spans": own.spans_days}
+    kept = ", ".join(f"{name} {days:g} days" if days else f"{name} for ever" for name, days in ages.items())
+    if own.catalog:
+        return Check("kept", OK, f"{kept}; the lake is shared with other collectors")
+    place = next(p for p in (settings.data.absolute(), *settings.data.absolute().parents) if p.exists())
+    most = own.lake_bytes or shutil.disk_usage(place).total * own.lake_share
+    files = (settings.data / "lake").rglob("*") if (settings.data / "lake").is_dir() else ()
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    detail = f"{kept}; the lake takes {size / 1024**3:.2f} GB of at most {most / 1024**3:.1f}"
+    if size > most:
+        return Check("kept", LIMITED, detail, "MISSTEP_STORE_LAKE_BYTES=… misstep up")
+    return Check("kept", OK, detail)
 
 
 def _running(running: dict[str, object] | None) -> Check:
