@@ -54,6 +54,15 @@ _OPEN, _OPENAT, _CLONE = (2, -1), (257, 56), (56, 220)
 _CLONE3, _OPENAT2, _SECCOMP = 435, 437, (317, 277)
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
+_NETWORK_READS = tuple(
+    Path(path)
+    for path in (
+        "/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/ssl", "/etc/pki",
+        "/usr/share/ca-certificates", "/lib", "/usr/lib",
+    )
+)  # fmt: skip
+"""What finding a host by its name and trusting its certificate takes."""
+
 
 def limits(*, memory: int, cpu_seconds: int, files: int = 256) -> None:
     """Bound address space, CPU time and open files; no byte is written to a file, no core is dumped."""
@@ -104,7 +113,7 @@ def read_only_below(folders: Iterable[Path], *, network: bool = False) -> bool:
     if ruleset < 0:
         return False
     with _closing(ruleset):
-        for folder in (*folders, *_DUCKDB_READS):
+        for folder in (*folders, *_DUCKDB_READS, *(_NETWORK_READS if network else ())):
             if folder.exists():
                 _allow_reading(libc, ruleset, folder)
         return bool(libc.syscall(_LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint(0)) == 0)
