@@ -7,14 +7,18 @@ import resource
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from misstep.core.errors import StorageError
 from misstep.core.settings import StoreSettings
+from misstep.store import lake
 from misstep.store.request import Batch
 from misstep.store.store import Store
 
@@ -84,3 +88,28 @@ def test_a_file_size_limit_is_answered_like_a_full_disk(tmp_path: Path, otlp: An
     again = Store.open(tmp_path / "data", StoreSettings(), background=False)
     assert [len(row.body) for row in again.view().logs()] == [6, 400_000]
     again.close()
+
+
+def test_seals_go_on_after_the_catalog_could_not_be_read(
+    tmp_path: Path, otlp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "data", StoreSettings(seal_interval=0.05))
+    refused = threading.Event()
+
+    def refuse(*_: object) -> None:
+        refused.set()
+        raise duckdb.Error("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lake, "position", refuse)
+        store._lake._position = None
+        otlp.send(store, "logs", otlp.log(("", 5, {}, "line")), agent="a", seq=1)
+        assert refused.wait(30)
+        with pytest.raises(StorageError, match="cannot be read"):
+            store.seal()
+    deadline = time.monotonic() + 60
+    while not store.stats().get("seals"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert store.stats()["seal_errors"] >= 1
+    store.close()

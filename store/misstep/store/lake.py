@@ -59,9 +59,16 @@ class Lake:
             raise StorageError(f"cannot open the lake in {place.folder}: {error}") from error
 
     def position(self) -> tuple[int, int]:
-        """Last seq that is sealed and its time of receipt; the origin's base and zero if there is none."""
+        """Last seq that is sealed and its time of receipt; the origin's base and zero if there is none.
+
+        Raises:
+            StorageError: the catalog cannot be read.
+        """
         if self._position is None:
-            self._position = position(self._db, self.origin)
+            try:
+                self._position = position(self._db, self.origin)
+            except duckdb.Error as error:
+                raise StorageError(f"the lake in {self.place.folder} cannot be read: {error}") from error
         return self._position
 
     def marks(self) -> Marks:

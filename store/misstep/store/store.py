@@ -355,7 +355,8 @@ class Store:
                 return
             try:
                 self.seal()
-            except (MisstepError, OSError) as error:
+            except (MisstepError, OSError, duckdb.Error, MemoryError) as error:
+                # Whatever it was, the next try must come: without seals the journal fills the disk.
                 _log.warning("sealing failed, the journal keeps everything: %s", error)
                 self._counts["seal_errors"] += 1
 
