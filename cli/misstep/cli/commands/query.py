@@ -59,8 +59,8 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--csv", action="store_true", help="print time, labels and value of each sample")
     add_json(form, "print what the API answers")
     parser.add_argument("--sql", action="store_true", help="QUERY is SQL over the stored tables, read only")
-    parser.add_argument("-n", "--limit", metavar="N", type=int, default=LIMIT,
-                        help=f"at most N series (default {LIMIT}), 0 for all")  # fmt: skip
+    parser.add_argument("-n", "--limit", metavar="N", type=int,
+                        help=f"at most N series or rows, 0 for all (default {LIMIT}, and all for --csv and --json)")  # fmt: skip
     add_collector(parser)
 
 
@@ -74,7 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
         return sql.run(asked, arguments.query, at=at, limit=arguments.limit or None, form=form)
     end = (now if at is None else at) // 1_000_000 / 1000
     known = None if at is None else f"{at / SECOND:.3f}"
-    limit = arguments.limit + 1 if arguments.limit > 0 and not (arguments.json or arguments.csv) else None
+    if arguments.limit is None:
+        arguments.limit = 0 if arguments.json or arguments.csv else LIMIT
+    # One more than is shown tells that there are more.
+    limit = arguments.limit + (0 if arguments.json or arguments.csv else 1) if arguments.limit > 0 else None
     length = seconds(arguments.range) if arguments.range else 3600.0 if arguments.plot else None
     if length is None:
         if arguments.step:

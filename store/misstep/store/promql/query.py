@@ -14,7 +14,7 @@ from misstep.store.promql.matrix import F64, Vector
 from misstep.store.promql.parse import parse
 from misstep.store.promql.source import Source
 from misstep.store.promql.steps import Steps
-from misstep.store.promql.syntax import Node, Text, children, kind
+from misstep.store.promql.syntax import Aggregate, Call, Node, Text, children, kind
 from misstep.store.promql.windows import Windows
 
 POINTS_MOST = 11_000
@@ -90,6 +90,8 @@ def instant(source: Source, text: str, time: int, options: Options | None = None
                 labels = windows.labels.blank(NAME, gone)
                 return Answer("matrix", time, labels, _stretches(windows, labels))
         vector = evaluator.vector(node, steps).compact().named()
+    if not _orders(node):
+        vector = vector.take(vector.labels.order())
     return Answer("vector", time, vector.labels, _columns(vector.labels, steps.times(), vector.values))
 
 
@@ -145,6 +147,16 @@ def selectors(text: str) -> list[Node]:
     for node in found:
         found.extend(c for c in children(node) if not isinstance(c, Text))
     return found
+
+
+def _orders(node: Node) -> bool:
+    """Whether the order of an instant answer is part of it."""
+    match node:
+        case Call(name=name):
+            return name.startswith("sort")
+        case Aggregate(op=op):
+            return op in ("topk", "bottomk")
+    return False
 
 
 def _columns(labels: Labels, times: I64, values: F64) -> Iterator[Row]:
