@@ -11,7 +11,7 @@ import pytest
 from misstep.core import names
 from misstep.core.errors import InputError
 from misstep.store.limits import Limits
-from misstep.store.request import Batch
+from misstep.store.request import Batch, Receipt
 from misstep.store.store import Store
 from misstep.store.verdict import UNDECODABLE, Verdict
 
@@ -144,3 +144,27 @@ def test_verdicts_survive_their_encoding() -> None:
             Verdict.from_bytes(damaged, 5)
     with pytest.raises(ValueError, match="5 items"):
         Verdict.from_bytes(verdict.to_bytes(), 6)
+
+
+def test_series_of_one_tenant(open_store: Opener, otlp: Any, clock: Any) -> None:
+    store = open_store(limits=Limits(series_per_tenant=10))
+
+    def send(tenant: str, first: int, count: int) -> Receipt:
+        body = many(otlp, first, count)
+        return store.append(Batch("metrics", body, tenant=tenant), body).result(timeout=30)
+
+    assert send("a", 0, 8).rejected == 0
+    over = send("a", 4, 8)
+    assert over.rejected == 2
+    assert "series_per_tenant" in over.warning
+    for _ in range(4):
+        assert send("a", 0, 10).rejected == 0, "its own series are welcome, read the short way too"
+        clock.advance(1000)
+    assert send("b", 0, 10).rejected == 0, "another tenant has room of its own"
+    assert send("", 50, 20).rejected == 0
+    assert send("a", 90, 1).rejected == 1
+    for _ in range(3):
+        clock.advance(3601)
+        send("a", 0, 1)
+    assert send("a", 90, 9).rejected == 0, "series that fell silent make room"
+    assert store.stats()["dropped.tenant_series"] == 3

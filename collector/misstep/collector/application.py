@@ -64,12 +64,12 @@ class Application:
             self._access.admit_page(peer, scope["scheme"], headers)
             signal = PATHS.get(path)
             if signal is not None:
-                self._admit(scope["method"], peer, headers)
-                await self._receiver(signal, headers, receive, send)
+                tenant = self._admit(scope["method"], peer, headers)
+                await self._receiver(signal, headers, receive, send, tenant)
                 return
             if path == remote_write.PATH and self._writer is not None:
-                self._admit(scope["method"], peer, headers)
-                await self._writer(headers, receive, send)
+                tenant = self._admit(scope["method"], peer, headers)
+                await self._writer(headers, receive, send, tenant)
                 return
             if path not in OPEN_PATHS:
                 self._access.admit_user(peer, headers, "read")
@@ -88,11 +88,13 @@ class Application:
             failed = Refusal(500, "internal", "the collector failed; its log says why")
             await self._refuse(path, failed, send, headers_of(scope))
 
-    def _admit(self, method: str, peer: Peer, headers: Headers) -> None:
+    def _admit(self, method: str, peer: Peer, headers: Headers) -> bytes:
         if method != "POST":
             raise Refusal(405, "method", "send telemetry with POST")
         self._access.admit_user(peer, headers, "ingest")
-        self._receiver.door.admit(tenant_of(headers, peer.uid()))
+        tenant = tenant_of(headers, peer.uid())
+        self._receiver.door.admit(tenant)
+        return tenant
 
     async def _tell(self, store: Store, query: bytes, send: Send) -> None:
         try:

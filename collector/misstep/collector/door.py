@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -42,6 +43,7 @@ class Parcel(NamedTuple):
         compression: see `body.expand`.
         json: whether it is OTLP in JSON.
         sender: agent, boot and sequence number; ("", "", -1) without them.
+        tenant: see `tenant_of`.
     """
 
     signal: str
@@ -49,6 +51,7 @@ class Parcel(NamedTuple):
     compression: str = ""
     json: bool = False
     sender: tuple[str, str, int] = ("", "", -1)
+    tenant: bytes = b""
 
 
 class _Opened(NamedTuple):
@@ -135,7 +138,10 @@ class Door:
                 413, "too_large", f"more than {self._items} points, records or spans; send smaller requests"
             )
         stored = encoding.joined(compression, json=parcel.json)
-        return _Opened(plain, Batch(parcel.signal, kept, stored, *parcel.sender), known)
+        # The store needs to tell tenants apart, not to know their tokens.
+        tenant = hashlib.blake2b(parcel.tenant, digest_size=8).hexdigest() if parcel.tenant else ""
+        batch = Batch(parcel.signal, kept, stored, *parcel.sender, tenant=tenant)
+        return _Opened(plain, batch, known)
 
     async def _append(self, opened: _Opened) -> Receipt:
         if self._waiting >= WAITING_LIMIT:

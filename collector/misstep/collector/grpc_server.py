@@ -100,11 +100,12 @@ class GrpcServer:
         headers = _headers(context)
         peer = Peer(_client(context.peer()), self._address)
         self._access.admit_user(peer, headers, "ingest")
-        self._door.admit(tenant_of(headers, peer.uid()))
+        tenant = tenant_of(headers, peer.uid())
+        self._door.admit(tenant)
         sender = sender_of(headers)
         self._door.budget.take(len(request))
         try:
-            receipt = await self._door.take(Parcel(signal, request, sender=sender))
+            receipt = await self._door.take(Parcel(signal, request, sender=sender, tenant=tenant))
         finally:
             self._door.budget.give(len(request))
         return status.success(signal, receipt.rejected, receipt.warning, status.PROTOBUF)

@@ -38,7 +38,9 @@ class Receiver:
     def __init__(self, door: Door) -> None:
         self.door = door
 
-    async def __call__(self, signal: str, headers: Headers, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, signal: str, headers: Headers, receive: Receive, send: Send, tenant: bytes = b""
+    ) -> None:
         """Serve one POST whose sender was admitted.
 
         Raises:
@@ -52,7 +54,7 @@ class Receiver:
         door = self.door
         body = await read(receive, headers.get(b"content-length"), door.limit, door.budget)
         try:
-            receipt = await door.take(Parcel(signal, body, compression, media == status.JSON, sender))
+            receipt = await door.take(Parcel(signal, body, compression, media == status.JSON, sender, tenant))
         finally:
             door.budget.give(len(body))
         if media == status.PROTOBUF and not receipt.rejected and not receipt.warning:

@@ -30,7 +30,7 @@ class RemoteWriteReceiver:
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    async def __call__(self, headers: Headers, receive: Receive, send: Send) -> None:
+    async def __call__(self, headers: Headers, receive: Receive, send: Send, tenant: bytes = b"") -> None:
         """Serve one POST whose sender was admitted.
 
         Raises:
@@ -41,7 +41,7 @@ class RemoteWriteReceiver:
         sender = sender_of(headers)
         body = await read(receive, headers.get(b"content-length"), door.limit, door.budget)
         try:
-            receipt = await door.take(Parcel(otlp.REMOTE_WRITE, body, "snappy", False, sender))
+            receipt = await door.take(Parcel(otlp.REMOTE_WRITE, body, "snappy", False, sender, tenant))
         finally:
             door.budget.give(len(body))
         if receipt.rejected:

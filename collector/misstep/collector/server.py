@@ -134,6 +134,7 @@ def serve(
     options = settings.collector
     limits = Limits(
         series=options.series_limit,
+        series_per_tenant=options.series_per_tenant,
         series_per_request=options.series_per_request,
         labels_per_series=options.labels_per_series,
         label_length=options.label_length,

@@ -59,6 +59,8 @@ class CollectorSettings:
     """Live series; a request's series beyond it are rejected, counted and reported to the sender."""
     items_per_request: int = 1_000_000
     """Points (with their buckets), records or spans of one request: two bytes of a hostile one can be a point of a hundred in memory."""
+    series_per_tenant: int = 0
+    """Live series of one token, or of one local user without one; 0 for any number."""
     series_per_request: int = 50_000
     """New series that one request may bring."""
     labels_per_series: int = 40

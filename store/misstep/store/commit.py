@@ -112,6 +112,8 @@ class Commit:
             [w.body for w in fresh],
             [w.batch.verdict for w in fresh],
             [w.known for w in fresh],
+            tenants=[w.batch.tenant for w in fresh],
+            now=self._clock.now(),
         )
         kept = [place for place, verdict in enumerate(judged.verdicts) if verdict is not None]
         rows = self._rows(fresh, judged, kept)

@@ -24,6 +24,7 @@ from misstep.store.metrics import Metrics
 from misstep.store.remote_write import RemoteWrite
 from misstep.store.schema import TABLES
 from misstep.store.spans import Spans
+from misstep.store.tenants import Tenants
 from misstep.store.verdict import CODE, DUPLICATE, Verdict, split
 
 _log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Ingest:
         self._limits = limits
         self.layouts = Layouts()
         self._live = LiveSeries()
+        self._tenants = Tenants(limits.series_per_tenant)
         self._defined = IdSet()
         self._resources = IdSet()
         self._events = RecentIds(EVENTS_REMEMBERED)
@@ -111,6 +113,9 @@ class Ingest:
         payloads: Sequence[bytes],
         given: Sequence[bytes],
         known: Sequence[Known | None] = (),
+        *,
+        tenants: Sequence[str] = (),
+        now: int = 0,
     ) -> Group:
         """Decode a group and decide on each item.
 
@@ -119,7 +124,10 @@ class Ingest:
             payloads: decompressed.
             given: verdicts of the journal or of a sender that replays one; an empty one is made here.
             known: what `layouts` read of each.
+            tenants: whose each is.
+            now: Unix nanoseconds.
         """
+        tenants = tenants or [""] * len(payloads)
         verdicts: list[Verdict | None] = [None] * len(payloads)
         refused: dict[int, InputError] = {}
         steady = {place: one for place, one in enumerate(known) if one is not None and not given[place]}
@@ -130,8 +138,13 @@ class Ingest:
         for part in parts:
             if isinstance(part.columns, Steady):
                 verdicts = [steady[p].layout.verdict if p in steady else v for p, v in enumerate(verdicts)]
+                for place, one in steady.items():
+                    self._tenants.refresh(tenants[place], one.reading.series, now)
                 continue
             codes = self._codes(part.columns)
+            if isinstance(part.columns, (Metrics, RemoteWrite)):
+                whose = ["" if given[place] else tenants[place] for place in part.places]
+                codes = self._tenants.judge(part.columns, codes, whose, now)
             split_codes = split(codes, part.columns.request, len(part.places))
             for index, (place, own) in enumerate(zip(part.places, split_codes, strict=True)):
                 verdicts[place] = (

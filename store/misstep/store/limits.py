@@ -13,6 +13,9 @@ from misstep.store.metrics import Metrics
 from misstep.store.remote_write import RemoteWrite
 from misstep.store.verdict import CODE
 
+Samples = Metrics | RemoteWrite
+"""What is made of metrics, whatever they came as."""
+
 LIVE = 3600 * SECOND
 """A series without a sample for this long no longer counts against the limit (it may count for twice as long)."""
 
@@ -26,6 +29,8 @@ class Limits:
 
     series: int = 1_000_000
     """Live series."""
+    series_per_tenant: int = 0
+    """Live series of one token, or of one local user without one; 0 for any number."""
     series_per_request: int = 50_000
     """New series that one request may bring."""
     labels_per_series: int = 40
@@ -56,7 +61,7 @@ class LiveSeries:
         self._ids.add(ids)
 
 
-def judge_metrics(metrics: Metrics | RemoteWrite, live: LiveSeries, limits: Limits) -> NDArray[np.uint8]:
+def judge_metrics(metrics: Samples, live: LiveSeries, limits: Limits) -> NDArray[np.uint8]:
     """A code for each point, shape (points,); series over a limit are the last ones in order of appearance."""
     codes = metrics.codes.copy()
     own = codes == 0

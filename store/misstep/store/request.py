@@ -23,6 +23,7 @@ class Batch(NamedTuple):
         boot: id of the agent's spool.
         agent_seq: strictly increasing in the order of sending; holes are allowed.
         verdict: a verdict to apply instead of today's limits, from a journal that is replayed.
+        tenant: whose limits hold; empty for none.
     """
 
     signal: str
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     boot: str = ""
     agent_seq: int = -1
     verdict: bytes = b""
+    tenant: str = ""
 
     @property
     def numbered(self) -> bool:

@@ -33,6 +33,7 @@ REASONS = (
     "span_ids",
     "no_name",
     "native_histogram",
+    "tenant_series",
 )
 """Why an item is not stored, by its code; codes are never given another meaning."""
 
@@ -49,6 +50,7 @@ MEANINGS = {
     "unspecified_temporality": "sums and histograms must say whether they are cumulative or delta",
     "bucket_shape": "buckets that do not fit their bounds, bounds that do not rise, or too many buckets",
     "span_ids": "a trace id that is not 16 bytes or a span id that is not 8, or one of zeros",
+    "tenant_series": "more series of this sender than collector.series_per_tenant allows",
     "no_name": "series without a name",
     "native_histogram": "native histograms of remote write are not stored",
 }
