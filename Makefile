@@ -21,10 +21,8 @@ check: $(VENV)/.dev ## format, lint, types, layer contracts
 soak: $(VENV)/.dev ## long durability runs
 	@$(BIN)/python -m pytest -q -m soak --timeout 3600
 
-bench: $(VENV)/.dev ## measures, beside peers where they are installed
-	@$(BIN)/python -m bench.agent
-	@$(BIN)/python -m bench.store
-	@$(BIN)/python -m bench.ray
+bench: $(VENV)/.dev ## measures, beside peers where they are found, and writes docs/benchmarks.md
+	@$(BIN)/python -m bench.report
 
 $(BIN)/python:
 	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
