@@ -13,6 +13,7 @@ import pytest
 
 from misstep.core.clock import SettableClock
 from misstep.core.settings import StoreSettings
+from misstep.store import retention
 from misstep.store.store import Store
 
 DAY = 86_400
@@ -146,3 +147,13 @@ def test_sizes_are_told(fill: Callable[..., Store]) -> None:
     assert stats["table_bytes.samples"] >= 0
     assert 0 < stats["memory_bytes"] < stats["memory_limit_bytes"]
     assert stats["disk_free_bytes"] > 1 << 20
+
+
+def test_definitions_are_looked_through_only_after_rows_went(fill: Callable[..., Store]) -> None:
+    store = fill(days=4, samples_days=0, logs_days=0)
+    assert retention.prune(store._lake._db, store._lake.origin) == {}
+    store.close()
+    again = fill.again(samples_days=1.0)  # type: ignore[attr-defined]
+    again.maintain()
+    assert retention.prune(again._lake._db, again._lake.origin)["series"] >= 2
+    assert retention.prune(again._lake._db, again._lake.origin) == {}

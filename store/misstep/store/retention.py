@@ -28,6 +28,9 @@ _SIGNAL = {"samples": "metrics", "exemplars": "metrics", "logs": "logs", "spans"
 _FIRST_TO_GO = ("samples", "spans", "logs")
 """When the disk is too small: what is most goes first, events last."""
 
+_TO_PRUNE = "prune"
+"""Key in table `meta` for each origin of which rows went since its definitions were looked through: that reads much."""
+
 Cuts = dict[str, dict[int, int]]
 """For each table and origin the last position that goes."""
 
@@ -96,6 +99,9 @@ def apply(db: duckdb.DuckDBPyConnection, cuts: Cuts) -> dict[str, int]:
             gone[table] = number
     ends = _requests_to_go(db, cuts)
     number = _delete(db, "requests", ends) if ends else 0
+    if gone:
+        for origin in {origin for table in gone for origin in cuts[table]}:
+            db.execute("INSERT INTO lake.meta VALUES (?, ?)", [_TO_PRUNE, origin])
     return gone | ({"requests": number} if number else {})
 
 
@@ -128,10 +134,16 @@ def tidy(db: duckdb.DuckDBPyConnection, now: int) -> None:
 
 def prune(db: duckdb.DuckDBPyConnection, origin: Origin) -> dict[str, int]:
     """Delete definitions of an origin that no sealed row refers to; what is unsealed defines what it needs anew."""
+    due = db.execute(
+        "SELECT count(*) FROM lake.meta WHERE key = ? AND value = ?", [_TO_PRUNE, origin.number]
+    ).fetchall()
+    if not due[0][0]:
+        return {}
     gone = {}
     for table, unused in (("series", _UNUSED_SERIES), ("resources", _UNUSED_RESOURCES)):
         rows = db.execute(f"DELETE FROM lake.{table} WHERE {origin.holds()} AND {unused}").fetchall()
         gone[table] = int(rows[0][0])
+    db.execute("DELETE FROM lake.meta WHERE key = ? AND value = ?", [_TO_PRUNE, origin.number])
     return gone
 
 
