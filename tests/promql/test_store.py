@@ -147,6 +147,21 @@ def test_labels_that_become_the_same_are_joined(store: Store) -> None:
     assert [(labels["x_y"], value) for labels, _, (value,) in found] == [("1", "2"), ("1;1", "0")]
 
 
+def test_of_two_at_the_same_time_the_last_counts(store: Store) -> None:
+    for number in range(4):
+        body = encoded([("m", str(gpu), T + 5 * SECOND, float(10 * number + gpu)) for gpu in range(3)])
+        store.append(Batch("metrics", body, "", "a", "b", number + 1), body).result(30)
+        if number == 1:
+            store.seal()
+            store._hot.sealed(store.view().position()[0], 0)
+    for answer in (
+        instant(store.view(), "m", T + 9 * SECOND),
+        instant(store.view(), "max_over_time(m[10s])", T + 9 * SECOND),
+        range_(store.view(), "m", T + 9 * SECOND, T + 10 * SECOND, 5 * SECOND),
+    ):
+        assert [values for _, _, values in flat(answer)] == [["30"], ["31"], ["32"]]
+
+
 def test_too_many_samples_are_refused(store: Store) -> None:
     body = encoded([("m", str(n % 10), T + n * SECOND, 1.0) for n in range(200)])
     store.append(Batch("metrics", body, "", "a", "b", 1), body).result(30)

@@ -120,7 +120,8 @@ class Cells:
         np.maximum(cell, 0, out=cell)
         cell *= self._rows
         cell += row
-        in_order = bool((self.times[cell] <= ts).all())
+        # Strictly: of two at the same time the one that was received last counts, which scans do not say.
+        in_order = bool((self.times[cell] < ts).all())
         self.values[cell] = value
         self.times[cell] = ts
         return in_order and bool((self.times[cell] >= ts).all())

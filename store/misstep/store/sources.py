@@ -36,10 +36,10 @@ class Sources(NamedTuple):
         return {table: self._table(table, columns, ends) for table, columns in _COLUMNS.items()}
 
     def _table(self, table: str, columns: str, ends: Ends | None) -> str:
-        parts = [f"SELECT {columns} FROM memory.main.{table} WHERE {self._hot(ends)}"]
+        # The lake first: a scan then meets the rows of a series in the order in which they were received.
         lake = self._lake(ends)
-        if lake:
-            parts.append(f"SELECT {columns} FROM lake.main.{table} WHERE {lake}")
+        parts = [f"SELECT {columns} FROM lake.main.{table} WHERE {lake}"] if lake else []
+        parts.append(f"SELECT {columns} FROM memory.main.{table} WHERE {self._hot(ends)}")
         if self.foreign:
             parts.append(f"SELECT {columns} FROM memory.foreign_rows.{table} WHERE {self._foreign(ends)}")
         return f"({' UNION ALL '.join(parts)})"
