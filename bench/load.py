@@ -10,11 +10,15 @@ import gzip
 import random
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ResourceMetrics
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_CUMULATIVE,
+    Metric,
+    ResourceMetrics,
+)
 
 NODES, METRICS, GPUS = 50, 40, 8
 SERIES = NODES * METRICS * GPUS
@@ -115,9 +119,9 @@ def _values(metric: int, seconds: np.ndarray, rng: np.random.Generator) -> np.nd
 
 def _blob(node: int, number: int, points: int) -> _Blob:
     metric = Metric(name=names()[number])
-    held = metric.sum if number % 4 == 1 else metric.gauge
+    held: Any = metric.sum if number % 4 == 1 else metric.gauge
     if number % 4 == 1:
-        metric.sum.aggregation_temporality = 2
+        metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
         metric.sum.is_monotonic = True
     for gpu in range(GPUS):
         for point in range(points):

@@ -80,7 +80,10 @@ def general(body: bytes) -> Reading | None:
 
 
 def same(one: Reading, other: Reading) -> bool:
-    return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+    return all(
+        np.array_equal(np.asarray(a).view(np.uint8), np.asarray(b).view(np.uint8))
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def renumbered(body: bytes, seed: int) -> bytes:
