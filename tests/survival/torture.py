@@ -162,7 +162,7 @@ class Ledger:
         self.sent: set[tuple[str, int]] = set()
         self.acknowledged: dict[tuple[str, int], tuple[int, int]] = {}
         self.marks: dict[str, int] = {}
-        self.flipped = False
+        self.flips = 0
         self.heard = 0
 
     def hear(self, word: dict[str, Any]) -> None:
@@ -173,17 +173,14 @@ class Ledger:
             self.acknowledged[tuple(word["acknowledged"])] = (word["seq"], word["received"])
             self.heard += 1
 
-    def check(self, word: dict[str, Any]) -> list[str]:
+    def check(self, word: dict[str, Any], quarantine: Path) -> list[str]:
         """What is wrong with what a new life has found."""
         rows = [((agent, number), (seq, received)) for seq, received, agent, number in word["stored"]]
         found = dict(rows)
         wrong = [f"{key} is there {n} times" for key, n in Counter(key for key, _ in rows).items() if n > 1]
         lost = {key: where for key, where in self.acknowledged.items() if found.get(key) != where}
-        if (
-            self.flipped
-            and len(lost) <= FLIP_COSTS
-            and (not lost or word["counts"].get("journal_damaged_segments"))
-        ):
+        # The life that rescued what was whole may have been killed before it could tell; what it put aside stays.
+        if lost and len(lost) <= FLIP_COSTS * self.flips and any(quarantine.glob("*")):
             for key in lost:
                 del self.acknowledged[key]
         else:
@@ -196,12 +193,12 @@ class Ledger:
         wrong += [
             f"the mark of {agent} fell from {mark} to {word['marks'].get(agent)}"
             for agent, mark in self.marks.items()
-            if word["marks"].get(agent, 0) < mark and not self.flipped
+            if word["marks"].get(agent, 0) < mark and not self.flips
         ]
         self.marks = dict(word["marks"])
         # What came through without an acknowledgement stays from now on.
         self.acknowledged.update(found)
-        self.flipped = False
+        self.flips = 0
         return wrong
 
 
@@ -221,7 +218,7 @@ def damage(folder: Path, chance: random.Random, ledger: Ledger, done: Counter[st
         flipped = bytearray(data)
         flipped[at] ^= 1 << chance.randrange(8)
         log.write_bytes(flipped)
-        ledger.flipped = True
+        ledger.flips += 1
     elif kind != "nothing":
         tail = {"zeroes": bytes(4120), "noise": chance.randbytes(700), "torn": data[-4120:-1000]}[kind]
         with log.open("ab") as file:
@@ -240,12 +237,14 @@ def round_(folder: Path, ledger: Ledger, chance: random.Random, done: Counter[st
             os._exit(3)
     os.close(write)
     try:
-        return _watch(child, read, ledger, chance, done)
+        return _watch(child, read, folder, ledger, chance, done)
     finally:
         os.close(read)
 
 
-def _watch(child: int, read: int, ledger: Ledger, chance: random.Random, done: Counter[str]) -> list[str]:
+def _watch(
+    child: int, read: int, folder: Path, ledger: Ledger, chance: random.Random, done: Counter[str]
+) -> list[str]:
     early = chance.random() < 0.1
     wrong: list[str] = []
     begun = time.monotonic()
@@ -262,7 +261,7 @@ def _watch(child: int, read: int, ledger: Ledger, chance: random.Random, done: C
             word = json.loads(line)
             if "stored" in word:
                 told = True
-                wrong += ledger.check(word)
+                wrong += ledger.check(word, folder / "quarantine")
                 done["checked"] += 1
                 deadline = time.monotonic() + chance.uniform(0.0, 0.6)
                 if chance.random() < 0.2:
