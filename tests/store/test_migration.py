@@ -45,13 +45,18 @@ def test_version_1_opens_whole_and_goes_on(folder: Path, open_store: Opener, otl
 def test_its_series_get_their_prometheus_names(folder: Path, open_store: Opener) -> None:
     store = open_store(folder)
     rows = store.view().ask("SELECT DISTINCT name, prometheus FROM {series} ORDER BY name")
-    assert rows == [("http.server.duration", "http_server_duration_milliseconds"), ("requests", "requests_total")]
+    assert rows == [
+        ("http.server.duration", "http_server_duration_milliseconds"),
+        ("requests", "requests_total"),
+    ]
 
 
 def test_the_migration_is_told_by_the_lake_and_done_once(folder: Path, open_store: Opener) -> None:
     for _ in range(2):
         store = open_store(folder)
-        found = store._lake._db.execute("SELECT value FROM lake.meta WHERE key = 'version' ORDER BY 1").fetchall()
+        found = store._lake._db.execute(
+            "SELECT value FROM lake.meta WHERE key = 'version' ORDER BY 1"
+        ).fetchall()
         assert found == [(1,), (VERSION,)]
         store.close()
 
@@ -60,5 +65,5 @@ def test_a_newer_version_is_refused_with_its_number(folder: Path, open_store: Op
     store = open_store(folder)
     store._lake._db.execute("INSERT INTO lake.meta VALUES ('version', 99)")
     store.close()
-    with pytest.raises(StorageError, match="newer Misstep .its format is 99"):
+    with pytest.raises(StorageError, match=r"newer Misstep .its format is 99"):
         open_store(folder)
