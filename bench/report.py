@@ -18,7 +18,7 @@ _PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 _COMMANDS = {
     "agent": "bench.agent --seconds 60",
     "ray": "bench.ray --rounds 3",
-    "ingest": "bench.ingest",
+    "ingest": "bench.ingest --runs 3",
     "query": "bench.query",
     "at_rest": "bench.at_rest",
 }
