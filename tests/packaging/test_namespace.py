@@ -119,3 +119,10 @@ def test_the_wheel_holds_every_room(tmp_path: Path) -> None:
             if p.is_file() and p.suffix in (".py", ".typed")
         }
         assert sources <= shipped
+
+
+def test_the_makefile_installs_every_test_tool() -> None:
+    # pip learnt to read dependency groups in 25.1, and a fresh Python 3.11 brings an older one.
+    named = [tool.split(">=")[0] for tool in PROJECT["dependency-groups"]["dev"]]
+    makefile = (ROOT / "Makefile").read_text()
+    assert [name for name in named if f"'{name}>=" not in makefile] == []
