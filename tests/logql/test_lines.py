@@ -177,6 +177,8 @@ def test_json_is_filtered_by_what_is_shown(lines: Any, trees: list[dict[str, Any
     lines.send(*({"ts": 1000, "body": json.dumps(tree), "attributes": {"case": key}} for tree in trees))
     for shown in lines.ask(f'{{case="{key}"}} | json'):
         for name, value in shown.parsed.items():
+            if name.count("_") > 5:
+                continue  # the manual says that nesting is not looked for beyond that
             same = lines.ask(f'{{case="{key}"}} | json | {name}={json.dumps(value, ensure_ascii=False)}')
             assert shown.line in [entry.line for entry in same]
 
