@@ -20,6 +20,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     ResourceMetrics,
 )
 
+from misstep.agent.otlp import framed, varint
+
 NODES, METRICS, GPUS = 50, 40, 8
 SERIES = NODES * METRICS * GPUS
 SECOND = 10**9
@@ -86,17 +88,17 @@ def _requests(shape: Shape, points: int, step: int) -> Iterator[bytes]:
 
 
 def _assemble(head: bytes, blobs: list[_Blob], order: list[int], sweep: int, points: int, step: int, rng: np.random.Generator) -> bytes:  # fmt: skip
-    metrics = b"".join(b"\x12" + _varint(len(blob.data)) + blob.data for blob in blobs)
-    scope = b"\x12" + _varint(len(metrics))
+    metrics = b"".join(b"\x12" + varint(len(blob.data)) + blob.data for blob in blobs)
+    scope = b"\x12" + varint(len(metrics))
     inner = len(head) + len(scope) + len(metrics)
-    prefix = b"\x0a" + _varint(inner) + head + scope
+    prefix = b"\x0a" + varint(inner) + head + scope
     body = np.frombuffer(prefix + metrics, np.uint8).copy()
     at = len(prefix)
     # One time for a node and sweep, a few milliseconds off the second, as an agent's.
     times = START + (sweep * points + np.arange(points)) * step * SECOND + int(rng.integers(0, 2_000_000))
     eight = np.arange(8)
     for blob, metric in zip(blobs, order, strict=True):
-        at += 1 + len(_varint(len(blob.data)))
+        at += 1 + len(varint(len(blob.data)))
         values = _values(metric, sweep * points + np.arange(points), rng)
         body[at + blob.times[..., None] + eight] = np.broadcast_to(times, (GPUS, points)).astype("<i8")[..., None].view(np.uint8).reshape(GPUS, points, 8)  # fmt: skip
         body[at + blob.values[..., None] + eight] = values.astype("<f8")[..., None].view(np.uint8).reshape(GPUS, points, 8)  # fmt: skip
@@ -152,15 +154,6 @@ def _resource(node: int) -> bytes:
     return bytes(held.SerializeToString())
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def remote_write(points: int, per_series: int = 1) -> list[bytes]:
     """Snappy bodies as Prometheus sends them: 2,000 samples each, all series of a sweep in turn.
 
@@ -180,10 +173,10 @@ def remote_write(points: int, per_series: int = 1) -> list[bytes]:
             values = _values(at // GPUS % METRICS, seconds, rng)[at % GPUS]
             stamps = (START + seconds * SECOND) // 10**6
             body = labels + b"".join(
-                _framed(0x12, b"\x09" + struct.pack("<d", value) + b"\x10" + _varint(int(stamp)))
+                framed(0x12, b"\x09" + struct.pack("<d", value) + b"\x10" + varint(int(stamp)))
                 for value, stamp in zip(values.tolist(), stamps.tolist(), strict=True)
             )
-            held.append(_framed(0x0A, body))
+            held.append(framed(0x0A, body))
             samples += per_series
             if len(held) == size:
                 bodies.append(bytes(cramjam.snappy.compress_raw(b"".join(held))))
@@ -198,8 +191,4 @@ def _labels(node: int, metric: int, gpu: int) -> bytes:
     pairs = sorted(
         {"__name__": names()[metric], "gpu": str(gpu), "node": f"node-{node:04d}", "instance": f"node-{node:04d}", "job": "bench"}.items()
     )  # fmt: skip
-    return b"".join(_framed(0x0A, _framed(0x0A, k.encode()) + _framed(0x12, v.encode())) for k, v in pairs)
-
-
-def _framed(tag: int, message: bytes) -> bytes:
-    return bytes((tag,)) + _varint(len(message)) + message
+    return b"".join(framed(0x0A, framed(0x0A, k.encode()) + framed(0x12, v.encode())) for k, v in pairs)

@@ -42,8 +42,6 @@ class Layouts:
         self._layouts: dict[bytes, Layout] = {}
         self._tries: dict[bytes, _Tries] = {}
         self.bytes = 0
-        self.hits = 0
-        self.misses = 0
 
     def read(self, body: bytes) -> Known | None:
         """A request's points by the layout of its sender's last one; None where there is none or it does not fit."""
@@ -51,11 +49,8 @@ class Layouts:
         layout = self._layouts.get(key)
         reading = layout.read(body) if layout is not None else None
         if layout is None or reading is None:
-            self.misses += 1
             return None
-        self.hits += 1
-        if key in self._tries:
-            self._tries.pop(key, None)
+        self._tries.pop(key, None)
         return Known(layout, reading)
 
     def learn(self, body: bytes, decode: Callable[[bytes], Reading | None]) -> None:

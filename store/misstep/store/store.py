@@ -112,9 +112,9 @@ class Store:
             store._start()
         return store
 
-    def recognise(self, batch_signal: str, body: bytes) -> Known | None:
+    def recognise(self, signal: str, body: bytes) -> Known | None:
         """Read a decompressed request the short way, which also proves it well formed; None where that cannot be."""
-        return self._layouts.read(body) if batch_signal == otlp.METRICS else None
+        return self._layouts.read(body) if signal == otlp.METRICS else None
 
     def append(
         self, batch: Batch, decompressed: bytes | None = None, known: Known | None = None
