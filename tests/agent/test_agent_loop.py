@@ -16,8 +16,11 @@ class Scripted:
 
     source = "host"
 
+    follows_events = False
+
     def __init__(self, interval: Any = 1.0, source: Any = "host") -> None:
         self.interval, self.source = interval, source
+        self.eventful = True
         self.asked, self.closed = 0, False
         self.checked: list[int] = []
         self.answer = OK
@@ -29,7 +32,8 @@ class Scripted:
 
     def check(self, now: Any, out: Any) -> Any:
         self.checked.append(now)
-        out.event("kernel.message", body=f"{self.source} {len(self.checked)}")
+        if self.eventful:
+            out.event("kernel.message", body=f"{self.source} {len(self.checked)}")
         out.point(declared("system.memory.limit"), 1.0)
         out.cursor(self.source, str(len(self.checked)))
         if self.acts:
@@ -73,6 +77,45 @@ def test_each_probe_at_its_own_time_and_all_in_one_transaction(rig: Any, clock: 
     agent.close()
     assert fast.closed
     assert slow.closed
+
+
+def test_ticks_without_an_event_are_kept_two_together_and_an_event_takes_along_what_waits(
+    rig: Any, clock: Any
+) -> None:
+    context, _ = rig
+    probe = Scripted()
+    agent = Agent(context, [probe])
+    kept: list[str] = []
+    for eventful in (True, False, False, False, True, False, True):
+        probe.eventful = eventful
+        agent.tick()
+        clock.advance(1)
+        kept.append(context.spool.cursor("host"))
+    assert kept == ["1", "1", "3", "3", "5", "5", "7"]
+    points = 0
+    while (flight := context.spool.claim()) is not None:
+        points += flight.payload.count(b"system.memory.limit") if flight.signal == "metrics" else 0
+        context.spool.settle(flight)
+    assert points == 7
+    probe.eventful = False
+    agent.tick()
+    assert context.spool.cursor("host") == "7"
+    agent.close()
+    assert context.spool.cursor("host") == "8"
+
+
+def test_what_follows_events_is_read_with_them_and_once_more_after(rig: Any, clock: Any) -> None:
+    context, _ = rig
+    leader, follower = Scripted(), Scripted(5.0, "kernel_log")
+    leader.eventful = follower.eventful = False
+    follower.follows_events = True
+    agent = Agent(context, [leader, follower])
+    started = clock.now()
+    for second in range(12):
+        leader.eventful = second == 2
+        agent.tick()
+        clock.advance(1)
+    assert [(at - started) // SECOND for at in follower.checked] == [0, 2, 3, 5, 10]
 
 
 def test_a_failing_probe_is_said_and_costs_the_others_nothing(rig: Any, clock: Any) -> None:

@@ -343,29 +343,3 @@ def test_points_travel_through_the_spool(make_spool: Any) -> None:
     spool.commit([out], payload, 1)
     flight = spool.claim()
     assert (flight.signal, flight.records, flight.payload) == ("metrics", 1, payload)
-
-
-def test_lines_wait_for_company_and_an_event_takes_them_along(make_spool: Any) -> None:
-    clock = SettableClock(0)
-    spool = make_spool(together=0.9, clock=clock)
-
-    def send() -> tuple[str, int]:
-        assert spool.wait(0)
-        flight = spool.claim()
-        spool.settle(flight)
-        return flight.kind, flight.records
-
-    spool.commit([reading(lines=1)])
-    assert not spool.wait(0)
-    clock.advance(1.0)
-    spool.commit([reading(lines=1)])
-    assert send() == ("line", 2)
-    spool.commit([reading(lines=1)])
-    assert not spool.wait(0)
-    spool.commit([reading("x")])
-    assert send() == ("event", 1)
-    assert send() == ("line", 1)
-    assert not spool.wait(0)
-    spool.commit([reading(lines=1)])
-    spool.hurry()
-    assert send() == ("line", 1)

@@ -51,7 +51,6 @@ def assemble(settings: Settings) -> Iterator[Agent]:
         os.path.join(data, "agent"),
         limit=settings.agent.spool_bytes,
         age=settings.agent.spool_age,
-        together=0.9 * settings.agent.interval,
         gap_event=tell_gap,
         host_boot=host.boot,
         clock=clock,

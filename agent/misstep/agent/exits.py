@@ -166,6 +166,7 @@ class ExitProbe:
 
     source = "process_exits"
     interval = 1.0
+    follows_events = False
 
     def __init__(self, exits: Exits) -> None:
         self._exits = exits

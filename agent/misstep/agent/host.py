@@ -52,6 +52,7 @@ class HostProbe:
     """
 
     source = "host"
+    follows_events = False
 
     def __init__(self, context: Context, root: str = "/proc") -> None:
         self.interval = context.settings.agent.interval

@@ -27,6 +27,7 @@ class KernelLogProbe:
 
     source = "kernel_log"
     interval = 1.0
+    follows_events = False
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -1,4 +1,4 @@
-"""The agent's heart: every probe at its time, everything into the spool in one transaction per tick."""
+"""The agent's heart: every probe at its time; what they bring goes into the spool, at once or two ticks together."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from misstep.core.clock import SECOND
 from misstep.core.errors import StorageError
 
 _ASK_AGAIN = 30 * SECOND
+_TOGETHER = 2
+"""Ticks that are kept and sent as one when no event came: each transaction and request costs more than what it holds."""
 _SELF_EVERY = 10 * SECOND
 _LAST = "agent.tick"  # cursor: time of the last tick of an agent that was not closed
 _KILLED = "the agent was killed and did not run"
@@ -30,12 +32,17 @@ class _Slot:
         self.took = 0.0
         self.duration = declared("misstep.probe.duration", {names.SOURCE: probe.source})
 
-    def check(self, now: int, monotonic: int, out: Records) -> SourceState | None:
-        """Ask the probe if it is time; None when it is not or when the probe reports by itself."""
-        if monotonic < self.due:
+    def check(self, now: int, monotonic: int, out: Records, eventful: bool) -> SourceState | None:
+        """Ask the probe if it is time; None when it is not or when the probe reports by itself.
+
+        Args:
+            eventful: another probe brought an event in this tick or the last.
+        """
+        if monotonic < self.due and not (eventful and self.probe.follows_events):
             return None
         started = time.perf_counter()
-        self._schedule(monotonic)
+        if monotonic >= self.due:
+            self._schedule(monotonic)
         try:
             if not self.supported:
                 state = self.probe.supported()
@@ -56,6 +63,22 @@ class _Slot:
         self.due = max(self.due + step, monotonic + step // 2)
 
 
+class _Held:
+    """What was read and is not in the spool yet."""
+
+    def __init__(self) -> None:
+        self.readings: list[Records] = []
+        self.metrics: list[bytes] = []
+        self.points = 0
+
+    def add(self, reading: Records, sheet: Sheet) -> None:
+        """Take a reading; its points are encoded now, with the sheet of who brought it."""
+        self.readings.append(reading)
+        if reading.series:
+            self.metrics.append(reading.metrics(sheet))
+            self.points += len(reading.series)
+
+
 class Agent:
     """Runs probes and commits what they bring.
 
@@ -73,6 +96,9 @@ class Agent:
         self._own = Sheet()
         self._own_due = 0
         self._missed = 0
+        self._ticks = 0
+        self._eventful = False
+        self._held = _Held()
         self._resumed = False
         self._usage = declared("misstep.agent.spool.usage")
         self._cpu = declared("misstep.agent.cpu.time", start=context.clock.now())
@@ -83,39 +109,44 @@ class Agent:
         """Call the probes that are due, then keep what they brought."""
         context = self._context
         now, monotonic = context.clock.now(), context.clock.monotonic()
-        readings: list[Records] = []
-        parts: list[bytes] = []
-        points = 0
+        before, self._eventful = self._eventful, False
         for slot in self._slots:
             out = Records(now)
-            state = slot.check(now, monotonic, out)
+            state = slot.check(now, monotonic, out, before or self._eventful)
             if state is not None:
                 context.coverage.report(slot.probe.source, state)
             if out:
-                readings.append(out)
-                parts.append(out.metrics(slot.sheet))
-                points += len(out.series)
+                self._held.add(out, slot.sheet)
+                self._eventful = self._eventful or bool(out.events)
         own = Records(now)
         if not self._resumed:
             self._resume(now, own)
-        if self._resumed:
-            own.cursor(_LAST, str(now))
         if monotonic >= self._own_due:
             self._own_due = monotonic + _SELF_EVERY
             self._measure(own)
-            parts.append(own.metrics(self._own))
-            points += len(own.series)
         if self._missed:
             own.gap("tick", self._missed, "the agent was not given the processor in time")
             self._missed = 0
         context.coverage.check(now, own)
-        readings.append(own)
-        try:
-            context.spool.commit(readings, b"".join(parts), points)
-        except StorageError as error:
-            context.spool.lose(readings, points, "the disk refused the spool")
-            context.coverage.report("agent", failing(str(error)))
+        presses = self._eventful or bool(own.events or own.gaps)
+        if presses or self._ticks % _TOGETHER == 0:
+            if self._resumed:
+                own.cursor(_LAST, str(now))
+            self._held.add(own, self._own)
+            self._keep()
+        else:
+            self._held.add(own, self._own)
+        self._ticks += 1
         self._watch()
+
+    def _keep(self) -> None:
+        """Commit what is held."""
+        held, self._held = self._held, _Held()
+        try:
+            self._context.spool.commit(held.readings, b"".join(held.metrics), held.points)
+        except StorageError as error:
+            self._context.spool.lose(held.readings, held.points, "the disk refused the spool")
+            self._context.coverage.report("agent", failing(str(error)))
 
     def run(self, wait: Callable[[float], bool]) -> None:
         """Tick at the interval of the settings until `wait(seconds)` says True.
@@ -138,14 +169,12 @@ class Agent:
                 return
 
     def close(self) -> None:
-        """Close every probe; what the last tick brought is in the spool."""
+        """Close every probe; what the last ticks brought is in the spool."""
         if self._resumed:
             end = Records(self._context.clock.now())
             end.cursor(_LAST, "")
-            try:
-                self._context.spool.commit([end])
-            except StorageError:
-                pass  # the next start will count a gap that was none
+            self._held.add(end, self._own)
+            self._keep()
         for slot in self._slots:
             try:
                 slot.probe.close()

@@ -49,11 +49,13 @@ class Probe(Protocol):
 
     Attributes:
         source: a key of `misstep.core.names.SOURCES`.
-        interval: seconds between checks; the loop may call later, never earlier.
+        interval: seconds between checks.
+        follows_events: checked out of turn in a tick in which a probe before it brought an event, and in the next.
     """
 
     source: str
     interval: float
+    follows_events: bool
 
     def supported(self) -> SourceState:
         """Whether there is anything to read, before the first check and again each 30 s while not ok."""

@@ -65,6 +65,7 @@ class ProcessProbe:
     """
 
     source = "processes"
+    follows_events = False
 
     def __init__(self, context: Context, exits: Exits, news: ExitProbe, root: str = "/proc") -> None:
         self.interval = context.settings.agent.interval

@@ -27,7 +27,6 @@ _ROW_BYTES = 256 * 1024
 _COMPRESS_FROM = 128 * 1024
 _SEQ_LEAP = 1_000_000
 _FREE_PAGES = 256
-_PRESSING_BYTES = 256 * 1024
 _GAP_EVERY = 10 * SECOND
 _AGE_EVERY = 10 * SECOND
 
@@ -39,7 +38,6 @@ class Spool:
         folder: the data folder; the spool is ``spool.sqlite`` in it, and one agent at a time may use it.
         limit: bytes that may wait.
         age: seconds that they may wait.
-        together: seconds that lines and metrics wait for more of them; an event takes along what waits.
         gap_event: encodes an ``agent.gap`` into records: (records, kind, count, reason).
         host_boot: id of the machine's boot; after a change the newest commits may be missing.
 
@@ -54,16 +52,12 @@ class Spool:
         *,
         limit: int,
         age: float,
-        together: float = 0.0,
         gap_event: Callable[[Records, str, int, str], None],
         host_boot: str = "",
         clock: Clock | None = None,
     ) -> None:
         self._path = os.path.join(folder, "spool.sqlite")
         self._limit, self._age = limit, round(age * SECOND)
-        self._together = round(together * SECOND)
-        self._since: int | None = None
-        self._pressing = False
         self._gap_event = gap_event
         self._host_boot = host_boot
         self._clock = clock or SystemClock()
@@ -121,9 +115,7 @@ class Spool:
             self._lost.clear()
             self._give_back()
             if before != self._last:
-                self._since = self._clock.monotonic() if self._since is None else self._since
-                if self._due():
-                    self._filled.notify_all()
+                self._filled.notify_all()
 
     def lose(self, readings: Iterable[Records], points: int, reason: str) -> None:
         """Count readings that a failed `commit` could not keep and that nobody will bring again."""
@@ -139,16 +131,11 @@ class Spool:
 
     # -- sending -----------------------------------------------------------------------------------
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until something should be sent; False when nothing should by then, or the spool closed."""
+        """Block until something waits to be sent; False when nothing does by then, or the spool closed."""
         with self._lock:
-            if not self._closed and not self._due():
+            if not self._closed and not self._waiting():
                 self._filled.wait(timeout)
-            return not self._closed and self._due()
-
-    def hurry(self) -> None:
-        """From now on nothing waits for company."""
-        self._together = 0
-        self.wake()
+            return not self._closed and self._waiting()
 
     def wake(self) -> None:
         """Let whoever stands in `wait` come back now."""
@@ -189,8 +176,6 @@ class Spool:
                 return
             self._settled = self._flight
             self._flight = None
-            if not self._waiting():
-                self._since, self._pressing = None, False
             if dropped:
                 key = (flight.kind, reason)
                 self._lost[key] = self._lost.get(key, 0) + dropped
@@ -340,17 +325,6 @@ class Spool:
     def _waiting(self) -> bool:
         return self._flight is not None or any(self._last[kind] >= self._head(kind) for kind in KINDS)
 
-    def _due(self) -> bool:
-        """Whether what waits should go now."""
-        return self._waiting() and (
-            self._pressing
-            or self._since is None
-            or self._flight is not None
-            or self._last["event"] >= self._head("event")
-            or self.waiting_bytes > _PRESSING_BYTES
-            or self._clock.monotonic() - self._since >= self._together
-        )
-
     def _head(self, kind: str) -> int:
         """The first id of a kind that is neither in flight nor settled."""
         for taken in (self._flight, self._settled):
@@ -369,8 +343,6 @@ class Spool:
             rows.close()
             if first:
                 self._seq += 1
-                if kind == "event":
-                    self._pressing = True  # what belongs to it should be there when it is looked at
                 self._flight = Range(self._seq, kind, first, last)
                 self._db.execute("INSERT OR REPLACE INTO flight VALUES (1, ?, ?, ?, ?)", self._flight)
                 return

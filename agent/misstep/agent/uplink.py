@@ -85,7 +85,6 @@ class Uplink:
     def close(self, grace: float = 2.0) -> None:
         """Send what waits for at most `grace` seconds, then stop; the rest stays in the spool."""
         end = time.monotonic() + grace
-        self._spool.hurry()
         while self._thread.is_alive() and self._spool.wait(0) and time.monotonic() < end:
             if self._since == 0 and self._coverage.state("agent") not in (None, OK):
                 break  # it is waiting out an outage

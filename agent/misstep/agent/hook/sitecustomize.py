@@ -2,7 +2,8 @@
 
 Python imports `sitecustomize` at its start. This one stands alone (no import of Misstep, Python >= 3.8), prints
 nothing, changes neither output nor exit status, and then makes way for the `sitecustomize` that it hid.
-MISSTEP_HOOK=0 switches it off; MISSTEP_REPORT says where to.
+MISSTEP_HOOK=0 switches it off; MISSTEP_REPORT says where to. Where MISSTEP_TORCH_FOLDER names a folder, it waits for
+torch's collectives to be imported and hands over to `torch_hook`.
 
 A driver that dies of `ray.get()` shuts its cluster down at once, and what Ray would have reported of its last
 second can be lost. The text of the exception names function, pid, node, file and line.
@@ -14,6 +15,7 @@ import atexit
 import os
 import sys
 
+_HERE = os.path.dirname(os.path.abspath(__file__))
 _told = []
 _told_of_threads = []
 
@@ -150,11 +152,55 @@ def _tell_of_thread(args):
         pass
 
 
+class _TorchWaits:
+    """A finder that finds nothing itself: at the first import of torch's collectives it steps aside and looks on."""
+
+    MODULE = "torch.distributed.distributed_c10d"
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name != cls.MODULE:
+            return None
+        sys.meta_path.remove(cls)
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target) if hasattr(finder, "find_spec") else None
+            if spec is not None:
+                cls._follow(spec.loader)
+                return spec
+        return None
+
+    @staticmethod
+    def _follow(loader):
+        """Run once behind the module's own code; the attribute hides the loader's method until then."""
+        execute = loader.exec_module
+
+        def exec_module(module):
+            del loader.exec_module
+            execute(module)
+            try:
+                code = {"__name__": "misstep_torch_hook", "__file__": os.path.join(_HERE, "torch_hook.py")}
+                with open(code["__file__"], "rb") as file:
+                    exec(compile(file.read(), code["__file__"], "exec"), code)  # noqa: S102
+                code["watch"](module)
+            except Exception:  # noqa: BLE001, S110
+                pass
+
+        try:
+            loader.exec_module = exec_module
+        except Exception:  # noqa: BLE001, S110  a loader that takes no attributes: its ranks are seen from outside
+            pass
+
+
 def _install():
-    if os.environ.get("MISSTEP_HOOK", "1") == "0" or not os.environ.get("MISSTEP_REPORT", "").startswith(
-        "http://"
-    ):
+    if os.environ.get("MISSTEP_HOOK", "1") == "0":
         return
+    if os.environ.get("MISSTEP_TORCH_FOLDER"):
+        sys.meta_path.insert(0, _TorchWaits)
+    if os.environ.get("MISSTEP_REPORT", "").startswith("http://"):
+        _install_reports()
+
+
+def _install_reports():
     import threading
 
     inner, of_thread = sys.excepthook, threading.excepthook
@@ -179,8 +225,7 @@ def _install():
 
 
 def _make_way():
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _HERE]
     ours = sys.modules.pop("sitecustomize", None)
     try:
         import sitecustomize  # noqa: F401

@@ -43,6 +43,7 @@ class RayDashboard:
     """Probe of the dashboards of the clusters whose head is on this machine."""
 
     source = "ray_api"
+    follows_events = False
 
     def __init__(self, context: Context, sessions: RaySessions) -> None:
         self.interval = max(0.5, context.settings.agent.ray_poll_interval)

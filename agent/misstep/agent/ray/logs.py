@@ -102,7 +102,8 @@ class RayLogs:
     """Probe of the log files."""
 
     source = "ray_logs"
-    interval = 1.0
+    interval = 2.0
+    follows_events = True
 
     def __init__(self, context: Context, sessions: RaySessions) -> None:
         self._context = context

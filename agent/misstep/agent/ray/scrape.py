@@ -105,6 +105,7 @@ class RayMetrics:
     """Probe of the ports. A thread of its own does the reading; a check hands over what it brought."""
 
     source = "ray_metrics"
+    follows_events = False
 
     def __init__(self, context: Context, sessions: RaySessions) -> None:
         self.interval = max(1.0, context.settings.agent.ray_scrape_interval)

@@ -38,6 +38,7 @@ class RaySessions:
 
     source = "ray_events"
     interval = 1.0
+    follows_events = False
 
     def __init__(self, context: Context) -> None:
         self._context = context
