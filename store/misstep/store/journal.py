@@ -7,6 +7,7 @@ says where the one before ended, so that the remains of a commit that failed the
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ SEGMENT_BYTES = 64 * 1024 * 1024
 """A segment that has grown so large is followed by a new one, whether or not the lake could take it."""
 
 _RESCUED = "-rescued"
+
+_log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -200,13 +203,16 @@ class Journal:
         """Write what is whole into a new segment, and only then put the damaged one aside."""
         self.counts["journal_damaged_segments"] += 1
         found = salvage.salvage(path)
-        self.counts["journal_lost_rows"] += found.lost
+        self.counts["journal_lost_rows"] += len(found.lost)
         rescued = None
         if found.rows or found.marks:
             first = found.rows[0].seq if found.rows else int(path.name[:20])
             beside = path.with_name(path.stem + _RESCUED + SUFFIX)
             rescued = Segment.create(beside, first, self.received, found.marks, found.rows)
         self._quarantine.mkdir(exist_ok=True)
+        if found.lost:
+            _log.warning("%s is damaged; lost are the requests at positions %s", path, found.lost)
+            (self._quarantine / f"{path.stem}.lost").write_text("".join(f"{seq}\n" for seq in found.lost))
         if segment is not None:
             segment.move(self._quarantine)
         else:
