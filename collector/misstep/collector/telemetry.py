@@ -28,6 +28,7 @@ _STORE_GAUGES = frozenset(
         "journal_bytes",
         "lake_bytes",
         "hot_bytes",
+        "recent_bytes",
         "series_live",
         "position",
         "waiting_requests",

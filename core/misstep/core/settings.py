@@ -95,6 +95,8 @@ class StoreSettings:
     """Journal bytes after which a seal comes early."""
     hot_bytes: int = 1024 * 1024 * 1024
     """Memory for sealed chunks that are kept because nearly every question asks about the last hour."""
+    recent_bytes: int = 256 * 1024 * 1024
+    """Memory for samples that queries asked for lately, laid out by series; 0 keeps none."""
     query_bytes: int = 0
     """Memory of the database in all, hot tables included; beyond it questions spill to disk. 0 means half of the machine's."""
     samples_days: float = 30.0

@@ -36,6 +36,7 @@ class Hot:
 
     Attributes:
         foreign_origins: other collectors that told us what they have not sealed.
+        position: seq and time of receipt of the newest request that is visible; None until one was seen.
     """
 
     def __init__(self, spill: Path, *, memory: int = 0, origin: Origin = ALONE, shared: bool = False) -> None:
@@ -55,6 +56,7 @@ class Hot:
         )
         self._lock = threading.Lock()
         self.foreign_origins: frozenset[int] = frozenset()
+        self.position: tuple[int, int] | None = None
         self._writer = self.cursor()
         self._chunks: deque[tuple[int, int]] = deque()
         self._unsealed = 0
@@ -96,8 +98,17 @@ class Hot:
         except BaseException:
             self._writer.execute("ROLLBACK")
             raise
+        requests = whole.get("requests")
         with self._lock:
             self._unsealed += sum(table.nbytes for table in whole.values())
+            if requests is not None and requests.num_rows:
+                newest = tuple(int(requests.column(name).to_numpy().max()) for name in ("seq", "received"))
+                self.position = max(newest, self.position or newest)  # type: ignore[assignment]
+
+    def found(self, position: tuple[int, int]) -> None:
+        """What a reader found the newest request to be, for those after it while nothing arrives."""
+        with self._lock:
+            self.position = self.position or position
 
     def sealed(self, position: int, keep: int) -> None:
         """The lake has everything up to `position`; drop the oldest sealed chunks beyond `keep` bytes."""

@@ -23,6 +23,7 @@ class Reader:
 
     Attributes:
         position: the last seq that is read and when it was received; zeroes if there is none.
+        current: it reads all that this collector received, up to now, and nobody else's rows.
     """
 
     def __init__(self, hot: Hot, until: int | None, *, own: bool = False) -> None:
@@ -38,6 +39,7 @@ class Reader:
         """
         self._hot = hot
         self._everyone = hot.shared and not own
+        self.current = until is None and not self._everyone
         self._lock = threading.Lock()
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._ends: Ends | None = None
@@ -88,9 +90,12 @@ class Reader:
         *,
         tables: Mapping[str, Any] | None = None,
         batch: int = 1_000_000,
+        after: int = -1,
     ) -> Any:
-        """The same, as an Arrow table in chunks of so many rows."""
-        return self._ask(query, parameters, self._ends, lambda answer: answer.to_arrow_table(batch), tables)
+        """The same, as an Arrow table in chunks of so many rows; of tables only what is `after` may be left out."""
+        return self._ask(
+            query, parameters, self._ends, lambda answer: answer.to_arrow_table(batch), tables, after
+        )
 
     def interrupt(self) -> None:
         """End the question that is being answered, from another thread; it raises StorageError."""
@@ -110,17 +115,25 @@ class Reader:
             last = max(rows, key=lambda row: row[2], default=(0, 0, 0))
             self.position = (int(last[1]), int(last[2]))
             return
+        if before is None and self._hot.position is not None:
+            self.position = self._hot.position
+        else:
+            self.position = self._look(until)
+            if before is None:
+                self._hot.found(self.position)
+        # Rows of other collectors are in no order with ours; the snapshot bounds them.
+        self._ends = None if self._everyone else {own.number: self.position[0]}
+
+    def _look(self, until: int) -> tuple[int, int]:
         for condition in ("seq > (SELECT seq FROM memory.main.floor)", "true"):
             rows = self.rows(
                 f"SELECT max(seq), max(received) FROM {{requests}} "
-                f"WHERE received < ? AND {own.holds()} AND {condition}",
+                f"WHERE received < ? AND {self._hot.origin.holds()} AND {condition}",
                 [until],
             )
             if rows and rows[0][0] is not None:
-                self.position = (int(rows[0][0]), int(rows[0][1]))
-                break
-        # Rows of other collectors are in no order with ours; the snapshot bounds them.
-        self._ends = None if self._everyone else {own.number: self.position[0]}
+                return int(rows[0][0]), int(rows[0][1])
+        return 0, 0
 
     def _ask(
         self,
@@ -129,13 +142,14 @@ class Reader:
         ends: Ends | None,
         fetch: Callable[[duckdb.DuckDBPyConnection], Any],
         tables: Mapping[str, Any] | None = None,
+        after: int = -1,
     ) -> Any:
         with self._lock:
             try:
                 cursor = self._cursor or self._begin()
                 for name, table in (tables or {}).items():
                     cursor.register(name, table)
-                return fetch(cursor.execute(query.format_map(self._sources.tables(ends)), parameters))
+                return fetch(cursor.execute(query.format_map(self._sources.tables(ends, after)), parameters))
             except duckdb.Error as error:
                 self._cursor = None
                 raise StorageError(f"the store cannot be read: {error}") from error

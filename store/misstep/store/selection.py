@@ -9,8 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from misstep.core.clock import SECOND
+from misstep.store.blocks import NEVER
 from misstep.store.columns import I64, U64
-from misstep.store.promql.evaluate import too_many
+from misstep.store.promql.errors import too_many
 from misstep.store.promql.labels import I32, NAME, Bool, Index, Labels
 from misstep.store.promql.matrix import F64
 from misstep.store.promql.patterns import matching
@@ -22,8 +23,6 @@ from misstep.store.series_index import Known
 
 _EXACT_SPAN = 2 * 3600 * SECOND
 """Time range up to which it is looked whether a series has samples in it; Prometheus' own answers are no finer."""
-NEVER = -(1 << 62)
-"""The time of a sample that is not there."""
 _AGES = (10 * SECOND, 60 * SECOND)
 _FEW = 2000
 """Series up to which DuckDB joins them; it then skips most of what is not wanted."""
@@ -39,7 +38,15 @@ _DENSE = 10
 
 def choose(known: Known, matchers: Sequence[Matcher]) -> Known:
     """The series that all matchers match, in the order in which the lake sorts their samples."""
-    found = np.flatnonzero(matching(known.labels, matchers))
+    return _sorted(known, np.flatnonzero(matching(known.labels, matchers)))
+
+
+def of_metrics(known: Known, metrics: Sequence[int]) -> Known:
+    """The series of some metrics, in the same order."""
+    return _sorted(known, np.flatnonzero(np.isin(known.metrics, np.array(metrics, np.uint32))))
+
+
+def _sorted(known: Known, found: Index) -> Known:
     order = np.lexsort((known.ids[found], known.metrics[found]))
     found = found[order]
     return Known(known.labels.take(found), known.ids[found], known.metrics[found])
@@ -63,16 +70,29 @@ def samples(reader: Reader, known: Known, start: int, end: int, limit: int) -> S
     if not len(known.ids) or end <= start:
         nothing = np.zeros(0, np.int64)
         return Selection(Labels.none(0), nothing.astype(np.int32), nothing, np.zeros(0))
-    labels, row_of = _distinct(known.labels)
+    labels, row_of = distinct(known.labels)
+    return Selection(labels, *_samples(reader, known, row_of, labels.size, start, end, limit))
+
+
+def sorted_samples(reader: Reader, known: Known, start: int, end: int, limit: int) -> tuple[I32, I64, F64]:
+    """The same, each series a row of its own, whatever its labels: row, time and value."""
+    return _samples(
+        reader, known, np.arange(len(known.ids), dtype=np.int32), len(known.ids), start, end, limit
+    )
+
+
+def _samples(
+    reader: Reader, known: Known, row_of: I32, rows: int, start: int, end: int, limit: int
+) -> tuple[I32, I64, F64]:
     row, ts, value = _whole(_scan(reader, known, row_of, start, end, limit))
-    row, ts, value, repeated = ordered(row, ts, value, labels.size)
+    row, ts, value, repeated = ordered(row, ts, value, rows)
     if repeated:
         # Twice at the same time: what came last counts.
         row, ts, value = _whole(_scan(reader, known, row_of, start, end, limit, order=True))
-        row, ts, value, _ = ordered(row, ts, value, labels.size)
+        row, ts, value, _ = ordered(row, ts, value, rows)
         last = np.append((row[1:] != row[:-1]) | (ts[1:] != ts[:-1]), True)
         row, ts, value = row[last], ts[last], value[last]
-    return Selection(labels, row, ts, value)
+    return row, ts, value
 
 
 def newest(reader: Reader, known: Known, ends: Steps, lookback: int, limit: int) -> tuple[Labels, F64, I64]:
@@ -85,7 +105,7 @@ def newest(reader: Reader, known: Known, ends: Steps, lookback: int, limit: int)
         QueryError: there are more than `limit` samples.
         StorageError: the store cannot be read, or the question was interrupted.
     """
-    labels, row_of = _distinct(known.labels)
+    labels, row_of = distinct(known.labels)
     if labels.size * ends.number > limit:
         raise too_many()
     single = not ends.step or ends.number == 1
@@ -302,7 +322,7 @@ def _by_row(row: I32, rows: int) -> NDArray[np.intp]:
     return order
 
 
-def _distinct(labels: Labels) -> tuple[Labels, I32]:
+def distinct(labels: Labels) -> tuple[Labels, I32]:
     """Series whose names and labels became the same in Prometheus' form are one."""
     of, first = labels.group()
     if len(first) == labels.size:

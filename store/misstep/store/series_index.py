@@ -65,7 +65,10 @@ class SeriesIndex:
         with self._lock:
             token = (reader.position, reader.ends)
             if token != self._token or reader.ends is None:
-                self._grow(reader.arrow(_QUERY.replace("{news}", self._news())))
+                after = min(self._marks.values(), default=-1)
+                self._grow(reader.arrow(_QUERY.replace("{news}", self._news()), after=after))
+                for origin, last in (reader.ends or {}).items():
+                    self._marks[origin] = max(self._marks.get(origin, 0), last)
                 self._token = token
             size = self._size
             seqs = self._seqs.upto(size)

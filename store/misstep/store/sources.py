@@ -31,13 +31,19 @@ class Sources(NamedTuple):
     floor: int
     foreign: Mapping[int, int] | None = None
 
-    def tables(self, ends: Ends | None) -> dict[str, str]:
-        """A subquery for each table; `ends` None sees everything."""
-        return {table: self._table(table, columns, ends) for table, columns in _COLUMNS.items()}
+    def tables(self, ends: Ends | None, after: int = -1) -> dict[str, str]:
+        """A subquery for each table.
 
-    def _table(self, table: str, columns: str, ends: Ends | None) -> str:
+        Args:
+            ends: None sees everything.
+            after: the question asks for greater positions of this origin alone; planning a scan of the lake costs
+                more than a small question, so it is left out where it has none of them.
+        """
+        return {table: self._table(table, columns, ends, after) for table, columns in _COLUMNS.items()}
+
+    def _table(self, table: str, columns: str, ends: Ends | None, after: int) -> str:
         # The lake first: a scan then meets the rows of a series in the order in which they were received.
-        lake = self._lake(ends)
+        lake = "" if self.foreign is None and after >= self.floor else self._lake(ends)
         parts = [f"SELECT {columns} FROM lake.main.{table} WHERE {lake}"] if lake else []
         parts.append(f"SELECT {columns} FROM memory.main.{table} WHERE {self._hot(ends)}")
         if self.foreign:

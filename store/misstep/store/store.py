@@ -10,7 +10,7 @@ import queue
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from misstep.store.layouts import Known
 from misstep.store.limits import Limits
 from misstep.store.neighbours import Ask, Neighbours
 from misstep.store.place import Place
+from misstep.store.recent import Recent
 from misstep.store.registry import Registry
 from misstep.store.request import Batch, Receipt, Waiting
 from misstep.store.series_index import SeriesIndex
@@ -75,6 +76,7 @@ class Store:
         self._open_lake(Place(folder / "lake", settings.catalog, settings.data), ask)
         self._upkeep = Upkeep(self._lake, settings, clock)
         self._series, self._all_series = SeriesIndex(), SharedIndex()
+        self._recent = Recent(settings.recent_bytes)
         self._sealed_marks = self._lake.marks()
         self._recover(folder, limits)
         if self._registry:
@@ -160,7 +162,7 @@ class Store:
             StorageError: the lake cannot be read.
         """
         if own or not self._hot.shared:
-            return View(self._hot, until, self._series, own=own)
+            return View(self._hot, until, self._series, own=own, recent=self._recent)
         missing = self._neighbours.refresh() if self._neighbours else ()
         view = View(self._hot, until, self._all_series if until is None else SharedIndex())
         view.missing = missing
@@ -218,7 +220,7 @@ class Store:
             self._commit.drop(position)
             self._hot.sealed(position, self._settings.hot_bytes)
             self._counts["seals"] += 1
-            self._upkeep.after_seal()
+            self._tended(self._upkeep.after_seal)
             return True
 
     def maintain(self) -> None:
@@ -228,14 +230,24 @@ class Store:
             StorageError: the disk refuses.
         """
         with self._sealing:
-            self._upkeep.retain()
+            self._tended(self._upkeep.retain)
             self._upkeep.merge()
+
+    def _tended(self, upkeep: Callable[[], object]) -> None:
+        """What retention deletes from the lake is not remembered either."""
+        before = self._upkeep.counts["retired_samples"]
+        try:
+            upkeep()
+        finally:
+            if self._upkeep.counts["retired_samples"] != before:
+                self._recent.clear()
 
     def stats(self) -> dict[str, float]:
         """Counters and sizes by name; ``dropped.<reason>`` counts items that were not stored."""
         found: dict[str, float] = {**self._counts, **self._upkeep.counts, **self._commit.stats()}
         found["lake_bytes"] = self._lake.size()
         found["hot_bytes"] = self._hot.bytes()
+        found |= self._recent.stats()
         found["memory_bytes"], found["spill_bytes"] = self._hot.used()
         found["memory_limit_bytes"] = self._hot.memory
         found["disk_free_bytes"] = shutil.disk_usage(self._folder).free

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from misstep.store import graph, selection
+from misstep.store import gather, graph, selection
 from misstep.store.columns import text_hash
 from misstep.store.logs import PROMOTED
 from misstep.store.metrics import STALE
+from misstep.store.promql.source import Selection
 from misstep.store.reader import Reader
+from misstep.store.recent import Recent
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
 from misstep.store.series_index import Known, SeriesIndex
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from misstep.store.hot import Hot
     from misstep.store.promql.labels import Labels
     from misstep.store.promql.matrix import F64
-    from misstep.store.promql.source import Selection
     from misstep.store.promql.steps import Steps
     from misstep.store.promql.syntax import Matcher
 
@@ -28,6 +29,8 @@ _COUNTED = ("event", "entity", "state", "session")
 _LOG_COLUMNS = (
     "l.seq, l.row, l.ts, l.event, l.severity, l.session, l.entity, l.state, l.body, l.attributes, l.resource"
 )
+_MANY = 2000
+"""Series up to which an instant question keeps what it reads; of more, the newest samples alone are soon read."""
 _LISTED = 32
 """Values that a query lists one by one; a subquery over more of them costs as much as a small query itself."""
 
@@ -46,9 +49,16 @@ class View:
     missing: tuple[str, ...] = ()
 
     def __init__(
-        self, hot: Hot, until: int | None, index: SeriesIndex | None = None, *, own: bool = False
+        self,
+        hot: Hot,
+        until: int | None,
+        index: SeriesIndex | None = None,
+        *,
+        own: bool = False,
+        recent: Recent | None = None,
     ) -> None:
         self.until = until
+        self._recent = recent
         self._index = index or SeriesIndex()
         self._reader = Reader(hot, until, own=own)
         self._known_resources: dict[int, dict[str, str]] = {}
@@ -84,7 +94,13 @@ class View:
             QueryError: there are more than `limit`, or a pattern is none.
             StorageError: the store cannot be read, or the question was interrupted.
         """
-        known = selection.choose(self._index.known(self._reader), matchers)
+        whole = self._index.known(self._reader)
+        known = selection.choose(whole, matchers)
+        labels, row_of = selection.distinct(known.labels)
+        if self._recent and labels.size == len(row_of) and end > start:
+            parts = self._recent.parts(self._reader, whole, known, start, end)
+            if parts is not None:
+                return Selection(labels, *gather.samples(parts, start, end, limit))
         return selection.samples(self._reader, known, start, end, limit)
 
     def newest(
@@ -96,7 +112,21 @@ class View:
             QueryError: there are more than `limit` samples, or a pattern is none.
             StorageError: the store cannot be read, or the question was interrupted.
         """
-        known = selection.choose(self._index.known(self._reader), matchers)
+        whole = self._index.known(self._reader)
+        known = selection.choose(whole, matchers)
+        labels, row_of = selection.distinct(known.labels)
+        if self._recent and labels.size == len(row_of):
+            single = ends.number == 1 or not ends.step
+            parts = self._recent.parts(
+                self._reader,
+                whole,
+                known,
+                ends.start - lookback,
+                ends.end,
+                keep=not single or labels.size < _MANY,
+            )
+            if parts is not None:
+                return labels, *gather.newest(parts, labels.size, ends, lookback, limit)
         return selection.newest(self._reader, known, ends, lookback, limit)
 
     def known(

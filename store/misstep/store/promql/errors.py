@@ -26,3 +26,8 @@ def malformed(message: str) -> QueryError:
 def failed(message: str) -> QueryError:
     """The query is well formed, but cannot be carried out on this data."""
     return QueryError("execution", message)
+
+
+def too_many() -> QueryError:
+    """The refusal of what would not fit into memory."""
+    return failed("query processing would load too many samples into memory in query execution")

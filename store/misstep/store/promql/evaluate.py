@@ -10,7 +10,7 @@ import numpy as np
 from misstep.store.promql import binary, functions
 from misstep.store.promql.aggregate import aggregate
 from misstep.store.promql.calls import OVER_WINDOWS, Arguments, call
-from misstep.store.promql.errors import QueryError, failed, malformed
+from misstep.store.promql.errors import malformed, too_many
 from misstep.store.promql.labels import I64, Bool, Labels
 from misstep.store.promql.matrix import F64, Vector
 from misstep.store.promql.source import STALE, Quick, Selection, Source
@@ -233,8 +233,3 @@ class Evaluator:
     def _room(self, series: int, steps: int) -> None:
         if series * steps > self._options.samples:
             raise too_many()
-
-
-def too_many() -> QueryError:
-    """The refusal of what would not fit into memory."""
-    return failed("query processing would load too many samples into memory in query execution")
