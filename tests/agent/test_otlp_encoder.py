@@ -36,7 +36,7 @@ def scrub(value: Any) -> Any:
 @given(st.lists(RECORD, max_size=4))
 def test_log_records_read_back_the_same(records: Any) -> None:
     payload = b"".join(
-        otlp.log_record(time, observed, severity, body, otlp.record_attributes(attributes), event)
+        otlp.log_record(time, observed, severity, otlp.utf8(body), otlp.record_attributes(attributes), event)
         for time, observed, severity, body, attributes, event in records
     )
     request = ExportLogsServiceRequest.FromString(ENVELOPE.request(payload))

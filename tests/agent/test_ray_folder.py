@@ -13,7 +13,7 @@ RECORDED = Path(__file__).parents[1] / "data" / "agent" / "ray_processes.json"
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    (tmp_path / "stat").write_text("processes 1\n")
+    (tmp_path / "loadavg").write_text("0.20 0.18 0.12 1/80 1\n")
     for pid, files in json.loads(RECORDED.read_text()).items():
         (tmp_path / pid).mkdir()
         for name, text in files.items():

@@ -20,7 +20,7 @@ def reading(*names: str, lines: int = 0, cursor: str = "", now: int = 1) -> Reco
     for name in names:
         out.event("kernel.message", body=name)
     for number in range(lines):
-        out.line(f"line {number}", b"")
+        out.line(b"line %d" % number, b"")
     if cursor:
         out.cursor("source", cursor)
     return out

@@ -83,7 +83,7 @@ def log_record(
     time: int,
     observed: int,
     severity: int,
-    body: str,
+    body: bytes,
     attributes: bytes,
     event: str = "",
 ) -> bytes:
@@ -93,13 +93,13 @@ def log_record(
         time: Unix nanoseconds of when it happened.
         observed: Unix nanoseconds of when we saw it.
         severity: OTLP severity number, 0 to 24 (9 info, 13 warning, 17 error, 21 fatal).
+        body: valid UTF-8.
         attributes: from `record_attributes`.
         event: event_name; empty for a plain log line.
     """
     parts = [_RECORD_HEAD(0x09, time, 0x59, observed, 0x10, severity)]
     if body:
-        text = utf8(body)
-        held = b"\x0a" + varint(len(text)) + text
+        held = b"\x0a" + varint(len(body)) + body
         parts.append(b"\x2a" + varint(len(held)) + held)
     parts.append(attributes)
     if event:

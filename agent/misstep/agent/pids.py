@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import os
+
 
 def start_ticks(pid: int) -> int:
     """Field 22 of /proc/<pid>/stat, clock ticks since boot; 0 when there is no such process."""
-    return _field(pid, 19)
+    return _number(pid, 19)
 
 
 def parent(pid: int) -> int:
     """Pid of a process's parent; 0 when there is none or no such process."""
-    return _field(pid, 1)
+    return _number(pid, 1)
 
 
-def state(pid: int) -> str:
-    """State letter, ``Z`` for a zombie; empty when there is no such process."""
+def is_running(pid: int, start: int) -> bool:
+    """Whether the process that began at `start` (ticks) is there and no zombie."""
+    field = _fields(pid)
+    return len(field) > 19 and field[0] != b"Z" and field[19] == b"%d" % start
+
+
+def _number(pid: int, after_name: int) -> int:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return chr(file.read().rpartition(b")")[2].split()[0][0])
-    except (OSError, IndexError):
-        return ""
-
-
-def _field(pid: int, after_name: int) -> int:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name in parentheses may hold anything, parentheses included.
-            return int(file.read().rpartition(b")")[2].split()[after_name])
-    except (OSError, ValueError, IndexError):
+        return int(_fields(pid)[after_name])
+    except (ValueError, IndexError):
         return 0
+
+
+def _fields(pid: int) -> list[bytes]:
+    """The fields after the name, the state first; the name in parentheses may hold anything, parentheses included."""
+    try:
+        held = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        return os.read(held, 1024).rpartition(b")")[2].split()
+    except OSError:
+        return []  # it went between the two calls
+    finally:
+        os.close(held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 
 from misstep.agent import procfs, roles
 from misstep.agent.workload import Process, Workload
@@ -26,25 +27,29 @@ class ProcessTable:
         self._ours: set[str] = set()
         self._seen: dict[int, tuple[int, str]] = {}
         self._kernel: set[int] = set()
-        self._forks = b""
+        self._newest = b""
 
     def newcomers(self) -> list[tuple[Process, str]]:
         """Workload processes among the pids that were not there at the last look; cheap when nothing was forked."""
-        forks = self._fork_count()
-        if forks == self._forks:
+        newest = self._newest_pid()
+        if newest == self._newest:
             return []
-        self._forks = forks
+        self._newest = newest
         fresh = [pid for pid in self._pids() if pid not in self._seen and pid not in self._kernel]
         return self._look(fresh)
 
-    def walk(self) -> list[tuple[Process, str]]:
-        """Workload processes among all pids, those left out that did not change since they were last looked at."""
-        self._forks = self._fork_count()
+    def walk(self, watched: Container[int] = ()) -> list[tuple[Process, str]]:
+        """Workload processes among all pids, those left out that did not change since they were last looked at.
+
+        Args:
+            watched: pids that somebody else keeps an eye on.
+        """
+        self._newest = self._newest_pid()
         pids = self._pids()
         present = set(pids)
         self._seen = {pid: held for pid, held in self._seen.items() if pid in present}
         self._kernel &= present
-        return self._look([pid for pid in pids if pid not in self._kernel])
+        return self._look([pid for pid in pids if pid not in self._kernel and pid not in watched])
 
     def inspect(self, pid: int, role: str, session: str) -> tuple[Process, str] | None:
         """One process that somebody vouches for; None when it is not there."""
@@ -226,8 +231,6 @@ class ProcessTable:
         except (OSError, ValueError):
             return None
 
-    def _fork_count(self) -> bytes:
-        """The line of /proc/stat that counts forks since boot."""
-        held = procfs.read(f"{self._root}/stat")
-        start = held.find(b"\nprocesses ")
-        return held[start : held.find(b"\n", start + 1)] if start >= 0 else held
+    def _newest_pid(self) -> bytes:
+        """The pid that was given out last in our namespace: the last field of /proc/loadavg, proc(5)."""
+        return procfs.read(f"{self._root}/loadavg", 128).rpartition(b" ")[2]

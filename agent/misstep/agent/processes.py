@@ -95,7 +95,7 @@ class ProcessProbe:
         monotonic = self._context.clock.monotonic()
         if monotonic >= self._walk_due:
             self._walk_due = monotonic + self._walk_every
-            found = self._table.walk()
+            found = self._table.walk(self._watched)
         else:
             found = self._table.newcomers()
         for process, name in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from misstep.agent.otlp import Value, log_record, record_attributes
+from misstep.agent.otlp import Value, log_record, record_attributes, utf8
 from misstep.agent.series import Series, Sheet
 from misstep.core import names
 
@@ -75,11 +75,13 @@ class Records:
                 if value != "":
                     held[key] = value
         self.events.append(
-            log_record(time or self.now, self.now, severity, body, record_attributes(held), name)
+            log_record(time or self.now, self.now, severity, utf8(body), record_attributes(held), name)
         )
 
-    def line(self, body: str, attributes: bytes, *, time: int = 0, severity: int = 0) -> None:
-        """Add a log line; the attributes come from `record_attributes`, those of a whole file encoded once."""
+    def line(self, body: bytes, attributes: bytes, *, time: int = 0, severity: int = 0) -> None:
+        """Add a log line as it was read; the attributes come from `record_attributes`, those of a whole file encoded once."""
+        if not body.isascii():
+            body = body.decode("utf-8", "replace").encode()
         self.lines.append(log_record(time or self.now, self.now, severity, body, attributes))
 
     def point(self, series: Series, value: float) -> None:

@@ -252,6 +252,4 @@ class RayLogs:
             file.dropped += 1
             return
         time = level.time if now - 24 * 3600 * SECOND < level.time <= now + 2 * SECOND else now
-        out.line(
-            text.decode("utf-8", "replace"), file.attributes(line.offset), time=time, severity=level.severity
-        )
+        out.line(text, file.attributes(line.offset), time=time, severity=level.severity)

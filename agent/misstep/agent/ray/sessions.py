@@ -204,7 +204,7 @@ class RaySessions:
                 self._hooked.pop(one.session, None)
             return
         for pid, (process, start) in list(one.processes.items()):
-            if pids.start_ticks(pid) != start or pids.state(pid) == "Z":
+            if not pids.is_running(pid, start):
                 del one.processes[pid]
                 one.gone[pid] = process
                 if self._nodes.get(process.node) == pid:

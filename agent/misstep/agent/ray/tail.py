@@ -90,7 +90,7 @@ class Tail:
             elif status.st_size < self.offset:
                 self.truncated += 1
                 self.offset, self._in_long = 0, False
-            yield from self._read(held, budget, last)
+            yield from self._read(held, min(budget, status.st_size - self.offset), last)
         finally:
             os.close(held)
 
@@ -99,8 +99,11 @@ class Tail:
         before = self.offset
         try:
             with open(self.path + ".1", "rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_ino == self.inode:
-                    yield from self._read(file.fileno(), max(budget, _READ), True)
+                status = os.fstat(file.fileno())
+                if status.st_ino == self.inode:
+                    yield from self._read(
+                        file.fileno(), min(max(budget, _READ), status.st_size - before), True
+                    )
                 else:
                     self.truncated += 1
         except OSError:
