@@ -197,6 +197,24 @@ def test_a_child_that_has_not_called_exec_is_not_taken_for_its_parent(
     assert event.attributes["misstep.session"] == SESSION
 
 
+def test_what_was_met_before_its_exec_is_looked_at_again_at_once(
+    ray: Any, probe_of: Any, read_events: Any
+) -> None:
+    clock = SettableClock()
+    _, check, _ = probe_of(str(ray.root), clock)
+    check()
+    raylet = json.loads(RECORDED.read_text())["17090"]
+    fields = raylet["stat"].replace("17090", "17700", 1).replace("(raylet)", "(python)", 1)
+    ray.add(17700, **{**raylet, "stat": fields, "cmdline": "python\0train.py\0"})
+    clock.advance(1)
+    assert check().events == []
+    ray.stat(17700, name=("(python)", "(raylet)"))
+    (ray.root / "17700" / "cmdline").write_text(raylet["cmdline"])
+    clock.advance(1)
+    [event] = read_events(check().events)
+    assert (event.attributes["process.pid"], event.attributes["misstep.process.role"]) == (17700, "raylet")
+
+
 def test_a_reused_pid_is_another_process(ray: Any, probe_of: Any, read_events: Any) -> None:
     clock = SettableClock()
     _, check, _ = probe_of(str(ray.root), clock)

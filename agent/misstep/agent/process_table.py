@@ -27,16 +27,18 @@ class ProcessTable:
         self._ours: set[str] = set()
         self._seen: dict[int, tuple[int, str]] = {}
         self._kernel: set[int] = set()
+        self._young: set[int] = set()
         self._newest = b""
 
     def newcomers(self) -> list[tuple[Process, str]]:
         """Workload processes among the pids that were not there at the last look; cheap when nothing was forked."""
+        again = self._look_again()
         newest = self._newest_pid()
         if newest == self._newest:
-            return []
+            return self._look(sorted(again), again) if again else []
         self._newest = newest
         fresh = [pid for pid in self._pids() if pid not in self._seen and pid not in self._kernel]
-        return self._look(fresh)
+        return self._look(fresh, again)
 
     def walk(self, watched: Container[int] = ()) -> list[tuple[Process, str]]:
         """Workload processes among all pids, those left out that did not change since they were last looked at.
@@ -44,12 +46,13 @@ class ProcessTable:
         Args:
             watched: pids that somebody else keeps an eye on.
         """
+        again = self._look_again()
         self._newest = self._newest_pid()
         pids = self._pids()
         present = set(pids)
         self._seen = {pid: held for pid, held in self._seen.items() if pid in present}
         self._kernel &= present
-        return self._look([pid for pid in pids if pid not in self._kernel and pid not in watched])
+        return self._look([pid for pid in pids if pid not in self._kernel and pid not in watched], again)
 
     def inspect(self, pid: int, role: str, session: str) -> tuple[Process, str] | None:
         """One process that somebody vouches for; None when it is not there."""
@@ -76,7 +79,14 @@ class ProcessTable:
         self._seen.pop(pid, None)
 
     # -- looking -----------------------------------------------------------------------------------
-    def _look(self, pids: list[int]) -> list[tuple[Process, str]]:
+    def _look_again(self) -> set[int]:
+        """Take what was met last time for new: it may have been between fork and exec, and called like its parent."""
+        again, self._young = self._young, set()
+        for pid in again:
+            self._seen.pop(pid, None)
+        return again
+
+    def _look(self, pids: list[int], again: set[int]) -> list[tuple[Process, str]]:
         found: list[tuple[Process, str]] = []
         stats = [(stat, pid) for pid in pids if (stat := self._stat(pid)) is not None]
         stats.sort(
@@ -91,6 +101,8 @@ class ProcessTable:
             if before == mark or stat.state in "ZX":
                 continue
             self._seen[pid] = mark
+            if before is None and pid not in again:
+                self._young.add(pid)
             known = self._workload.find(pid)
             if known is not None and known.start == stat.start:
                 continue  # watched already, or dead and counted; it only changed its name
