@@ -18,10 +18,14 @@ from misstep.core.errors import StorageError
 from misstep.store import migration
 from misstep.store.origin import ALONE, Origin
 from misstep.store.place import CONFIG, Place, attachment, load_extensions
-from misstep.store.schema import TABLES
+from misstep.store.schema import SAMPLES, TABLES, Table
 from misstep.store.segment import HighWater, Marks
+from misstep.store.sorting import by_series
 
 __all__ = ["CONFIG", "Lake", "attachment", "load_extensions"]
+
+_PORTION = 8_000_000
+"""Samples that are sealed at once: 600 MB of memory while they are sorted."""
 
 Turn = Callable[[], AbstractContextManager[object]]
 """Waits until no other collector writes, and keeps it so until it is left."""
@@ -135,11 +139,7 @@ class Lake:
             self._db.execute("BEGIN")
             try:
                 for table in TABLES:
-                    self._db.execute(
-                        f"INSERT INTO lake.{table.name} ({table.names}) SELECT {table.names} FROM {table.name} "
-                        f"WHERE seq > ? AND seq <= ? ORDER BY {table.sort}",
-                        [after, upto],
-                    )
+                    self._move(table, after, upto)
                 self._db.execute("INSERT INTO lake.positions VALUES (?, ?)", [upto, received])
                 for (agent, boot), mark in marks.items():
                     self._db.execute("INSERT INTO lake.high_water VALUES (?, ?, ?, ?)", [agent, boot, *mark])
@@ -150,6 +150,29 @@ class Lake:
                 with contextlib.suppress(duckdb.Error):
                     self._db.execute("ROLLBACK")
                 raise
+
+    def _move(self, table: Table, after: int, upto: int) -> None:
+        some = f"SELECT {table.names} FROM {table.name} WHERE seq > ? AND seq <= ?"
+        into = f"INSERT INTO lake.{table.name} ({table.names})"
+        if table is not SAMPLES:
+            self._db.execute(f"{into} {some} ORDER BY {table.sort}", [after, upto])
+            return
+        while after < upto:
+            end = self._portion(after, upto)
+            rows = self._db.execute(some, [after, end]).to_arrow_table()
+            self._db.register("sealing", by_series(rows))
+            self._db.execute(f"{into} SELECT {table.names} FROM sealing")
+            self._db.unregister("sealing")
+            after = end
+
+    def _portion(self, after: int, upto: int) -> int:
+        """The position up to which about `_PORTION` samples lie; they are sorted in memory."""
+        row = self._db.execute(
+            "SELECT min(seq) FROM (SELECT seq, sum(number) OVER (ORDER BY seq) AS held FROM "
+            "(SELECT seq, count(*) AS number FROM samples WHERE seq > ? AND seq <= ? GROUP BY seq)) WHERE held >= ?",
+            [after, upto, _PORTION],
+        ).fetchone()
+        return int(row[0]) if row and row[0] is not None else upto
 
     def confirmed(self) -> int:
         """The sealed position as a fresh connection reads it from disk.
