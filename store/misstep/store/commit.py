@@ -15,10 +15,10 @@ import numpy as np
 from misstep.core.clock import Clock
 from misstep.core.errors import StorageError
 from misstep.store import otlp, recovery
-from misstep.store.arrivals import Arrivals
-from misstep.store.ingest import Group, Ingest
+from misstep.store.arrivals import Arrivals, Rows
+from misstep.store.ingest import Group, Ingest, Made
 from misstep.store.journal import Journal
-from misstep.store.request import Receipt, Waiting, marks_of, table_of
+from misstep.store.request import Receipt, Waiting, marks_of
 from misstep.store.segment import Marks, Row
 from misstep.store.verdict import Verdict
 
@@ -189,18 +189,19 @@ class Commit:
 
     def _make_rows(self, group: Group, rows: Sequence[Row]) -> None:
         try:
-            tables = self._ingest.rows(group, *_positions(rows))
+            made = self._ingest.rows(group, *_positions(rows))
         except Exception:  # noqa: BLE001 - they are in the journal: each that can be read must be
             _log.exception("rows could not be made of a group of requests; trying one by one")
-            tables = self._one_by_one(rows)
+            made = self._one_by_one(rows)
         for row, verdict in zip(rows, group.verdicts, strict=True):
             if verdict is not None and verdict.undecodable:
                 recovery.put_aside(self._quarantine, row)
-        tables["requests"] = [table_of(rows)]
-        for name, parts in tables.items():
+        self._counts["rows_requests"] += len(rows)
+        self._counts["rows_samples"] += sum(len(one.reading) for one in made.steady)
+        for name, parts in made.tables.items():
             self._counts[f"rows_{name}"] += sum(part.num_rows for part in parts)
         self.unsealed += sum(len(row.payload) for row in rows)
-        self._arrivals.put(rows[0].received, rows[-1].received, tables)
+        self._arrivals.put(Rows(rows, *made))
 
     def _learn_layouts(self, fresh: list[Waiting], judged: Group) -> None:
         decoded = [
@@ -211,19 +212,19 @@ class Commit:
         if decoded:
             self._ingest.learn_layouts(*zip(*decoded, strict=True))
 
-    def _one_by_one(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
+    def _one_by_one(self, rows: Sequence[Row]) -> Made:
         found: dict[str, list[Any]] = {}
         for row in rows:
             try:
-                tables = self._ingest.rows(recovery.replay(self._ingest, [row]), *_positions([row]))
+                made = self._ingest.rows(recovery.replay(self._ingest, [row]), *_positions([row]))
             except Exception:  # noqa: BLE001 - see `_make_rows`
                 _log.exception("request %d cannot be read and is put aside", row.seq)
                 self._dropped["undecodable"] += 1
                 recovery.put_aside(self._quarantine, row)
                 continue
-            for name, parts in tables.items():
+            for name, parts in made.tables.items():
                 found.setdefault(name, []).extend(parts)
-        return found
+        return Made(found, [])
 
 
 def _positions(rows: Sequence[Row]) -> tuple[Any, Any]:

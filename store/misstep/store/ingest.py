@@ -24,6 +24,7 @@ from misstep.store.metrics import Metrics
 from misstep.store.remote_write import RemoteWrite
 from misstep.store.schema import TABLES
 from misstep.store.spans import Spans
+from misstep.store.steady import Placed
 from misstep.store.tenants import Tenants
 from misstep.store.verdict import CODE, DUPLICATE, Verdict, split
 
@@ -69,6 +70,13 @@ class Group(NamedTuple):
         place = {old: new for new, old in enumerate(kept)}
         parts = [part._replace(places=[place[p] for p in part.places]) for part in self.parts]
         return Group(parts, [self.verdicts[old] for old in kept], {})
+
+
+class Made(NamedTuple):
+    """What is to be inserted: Arrow tables by name, and what layouts read."""
+
+    tables: dict[str, list[Any]]
+    steady: list[Placed]
 
 
 class _Learned:
@@ -168,8 +176,8 @@ class Ingest:
                     verdicts[place] = Verdict(undecodable=True)
         return Group(parts, verdicts, {})
 
-    def rows(self, group: Group, seq: I64, received: I64) -> dict[str, list[Any]]:
-        """Tables to insert for a group that was committed, and remember what it brought.
+    def rows(self, group: Group, seq: I64, received: I64) -> Made:
+        """Rows to insert for a group that was committed, and remember what it brought.
 
         Args:
             group: judged or replayed.
@@ -177,11 +185,16 @@ class Ingest:
             received: when each was received.
         """
         tables: dict[str, list[Any]] = {table.name: [] for table in TABLES}
+        steady: list[Placed] = []
         learned = _Learned()
         for part in group.parts:
             places = np.array(part.places)
             if isinstance(part.columns, Steady):
-                self._steady_rows(part.columns.known, seq[places], received[places], tables, learned)
+                known = part.columns.known
+                steady += [
+                    Placed(one.reading, at) for one, at in zip(known, seq[places].tolist(), strict=True)
+                ]
+                _refresh(known, int(received[places[-1]]), learned)
                 continue
             keep = _accepted(part, part.columns, group.verdicts)
             if not keep.any():
@@ -195,7 +208,7 @@ class Ingest:
             else:
                 self._log_rows(part.columns, keep, seq[places], received[places], tables, learned)
         self._learn(learned)
-        return tables
+        return Made(tables, steady)
 
     def _codes(self, columns: Decoded) -> NDArray[np.uint8]:
         if isinstance(columns, (Metrics, RemoteWrite)):
@@ -245,29 +258,6 @@ class Ingest:
             tables["exemplars"].append(exemplars)
         if isinstance(metrics, Metrics):
             self._resource_rows(metrics, np.flatnonzero(keep), position, tables, learned)
-
-    def _steady_rows(
-        self,
-        known: list[Known],
-        seq: I64,
-        received: I64,
-        tables: dict[str, list[Any]],
-        learned: _Learned,
-    ) -> None:
-        lengths = [len(one.reading) for one in known]
-        columns: dict[str, NDArray[Any]] = {
-            "metric": np.concatenate([one.reading.metric for one in known]),
-            "series_id": np.concatenate([one.reading.series for one in known]),
-            "ts": np.concatenate([one.reading.ts for one in known]),
-            "value": np.concatenate([one.reading.value for one in known]),
-            "seq": np.repeat(seq, lengths),
-        }
-        tables["samples"].append(pa.table({name: pa.array(column) for name, column in columns.items()}))
-        now = int(received[-1])
-        for one in known:
-            if now - one.layout.refreshed > LIVE // 4:
-                one.layout.refreshed = now
-                learned.live.append((np.unique(one.reading.series), now))
 
     def _log_rows(
         self,
@@ -330,6 +320,14 @@ class Ingest:
                 else:
                     group.verdicts[place] = Verdict(undecodable=True)
         return group
+
+
+def _refresh(known: list[Known], now: int, learned: _Learned) -> None:
+    """Say now and then that the series of steady senders live."""
+    for one in known:
+        if now - one.layout.refreshed > LIVE // 4:
+            one.layout.refreshed = now
+            learned.live.append((np.unique(one.reading.series), now))
 
 
 def event_hashes(ids: NDArray[Any]) -> U64:

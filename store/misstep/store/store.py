@@ -46,7 +46,7 @@ GROUP_REQUESTS = 256
 GROUP_BYTES = 16 * 1024 * 1024
 """What at most is committed together; more waits for the next commit."""
 
-HOT_LINGER = 0.05
+HOT_LINGER = 0.25
 """Seconds for which rows are gathered before an insert: an insert costs a few milliseconds however small."""
 
 _log = logging.getLogger(__name__)
