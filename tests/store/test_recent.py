@@ -80,6 +80,16 @@ def test_the_past_is_read_as_it_was(pair: tuple[Store, Store], otlp: Any) -> Non
         assert flat(instant(store.view(until=T + 5 * SECOND), "m0", T))[0][2] == [1.0]
 
 
+def test_nothing_is_found_of_what_is_not_there(pair: tuple[Store, Store], otlp: Any) -> None:
+    for store in pair:
+        for text in ("m0", "rate(m0[1m])", "sum(m0)"):
+            assert flat(instant(store.view(), text, T)) == []
+            assert flat(range_(store.view(), text, T, T + 9 * SECOND, SECOND)) == []
+        otlp.send(store, "metrics", otlp.gauge("m0", (T, 1.0, {"gpu": "0"})))
+        for text in ("m0{gpu='1'}", "rate(m0[1m])", "m0 offset 1h"):
+            assert flat(range_(store.view(), text, T, T + 9 * SECOND, SECOND)) == []
+
+
 def test_a_view_does_not_see_what_came_after_it(pair: tuple[Store, Store], otlp: Any) -> None:
     for store in pair:
         otlp.send(store, "metrics", otlp.gauge("m0", (T, 1.0, {"gpu": "0"})))

@@ -104,8 +104,8 @@ class Recent:
         """
         if not reader.current or not self._most:
             return None
-        begins = np.flatnonzero(np.diff(chosen.metrics, prepend=chosen.metrics[:1] ^ 1))
-        metrics = chosen.metrics[begins].tolist()
+        stretches = _stretches(chosen)
+        metrics = chosen.metrics[[some.start for some in stretches]].tolist() if stretches else []
         blocks = self._ready(reader, metrics, low, high)
         if blocks is None:
             if not self._reading.acquire(timeout=_BUSY_SECONDS):
@@ -119,10 +119,9 @@ class Recent:
             self.misses += 1
             return None
         self.hits += 1
-        ends = [*begins[1:].tolist(), len(chosen.ids)]
         return [
-            Part(block, slice(begin, end), *block.places(chosen.ids[begin:end]))
-            for block, begin, end in zip(blocks, begins.tolist(), ends, strict=True)
+            Part(block, some, *block.places(chosen.ids[some]))
+            for block, some in zip(blocks, stretches, strict=True)
         ]
 
     def _ready(self, reader: Reader, metrics: Sequence[int], low: int, high: int) -> list[Block] | None:
@@ -184,15 +183,12 @@ class Recent:
             self._refused.update(dict.fromkeys(missing, low))
             return False
         like = empty(low, high, reader.position[0])
-        begins = np.flatnonzero(np.diff(series.metrics, prepend=series.metrics[:1] ^ 1))
-        ends = [*begins[1:].tolist(), len(series.ids)]
-        for begin, end in zip(begins.tolist(), ends, strict=True):
-            some = slice(*np.searchsorted(row, [begin, end]).tolist())
+        for some in _stretches(series):
+            inside = slice(*np.searchsorted(row, [some.start, some.stop]).tolist())
             # Copies: a part of an array would keep all of it in memory.
-            block = laid_out(
-                series.ids[begin:end].copy(), row[some] - begin, ts[some].copy(), value[some].copy(), like
-            )
-            self._put(int(series.metrics[begin]), _Held(block))
+            ids, times, values = series.ids[some].copy(), ts[inside].copy(), value[inside].copy()
+            block = laid_out(ids, row[inside] - some.start, times, values, like)
+            self._put(int(series.metrics[some.start]), _Held(block))
         self._drop_beyond(set(missing))
         return True
 
@@ -243,6 +239,14 @@ class Recent:
                     return
                 if metric not in needed:
                     self.bytes -= self._held.pop(metric).block.nbytes
+
+
+def _stretches(known: Known) -> list[slice]:
+    """Where the series of one metric after the other lie."""
+    begins = [*np.flatnonzero(np.diff(known.metrics)) + 1]
+    if not len(known.metrics):
+        return []
+    return [slice(int(a), int(b)) for a, b in zip([0, *begins], [*begins, len(known.metrics)], strict=True)]
 
 
 def _covers(block: Block, low: int, high: int) -> bool:
