@@ -122,7 +122,7 @@ def _matrix(rows: Iterator[Row], metrics: list[bytes]) -> Iterator[bytes]:
     separator = b""
     times = _Times()
     for block in _blocks(rows):
-        begins = pa.concat_arrays([times.of(row.ts) for row in block])
+        begins = times.of(block)
         values = numbers(np.concatenate([row.values for row in block]))
         pairs = pc.binary_join_element_wise(begins, values, pa.scalar('"],'), "")
         offsets, data = _buffers(pairs)
@@ -163,15 +163,22 @@ class _Times:
         self._shared: I64 | None = None
         self._texts: Any = None
 
-    def of(self, times: I64) -> Any:
+    def of(self, block: list[Row]) -> Any:
+        """Of all samples of some series, one after the other."""
+        times = block[0].ts
+        if not all(row.ts is times for row in block):
+            return _begins(np.concatenate([row.ts for row in block]))
         if times is not self._shared:
-            self._shared = times
-            milliseconds = times // _MILLISECOND
-            whole, rest = milliseconds // 1000, milliseconds % 1000
-            texts = pc.binary_join_element_wise("[", pc.cast(pa.array(whole), pa.string()), "")
-            if rest.any():
-                part = pc.utf8_lpad(pc.cast(pa.array(rest), pa.string()), width=3, padding="0")
-                fraction = pc.if_else(pa.array(rest > 0), pc.binary_join_element_wise(".", part, ""), "")
-                texts = pc.binary_join_element_wise(texts, fraction, "")
-            self._texts = pc.binary_join_element_wise(texts, ',"', "")
-        return self._texts
+            self._shared, self._texts = times, _begins(times)
+        return pa.concat_arrays([self._texts] * len(block))
+
+
+def _begins(times: I64) -> Any:
+    milliseconds = times // _MILLISECOND
+    whole, rest = milliseconds // 1000, milliseconds % 1000
+    texts = pc.cast(pa.array(whole), pa.string())
+    if rest.any():
+        part = pc.utf8_lpad(pc.cast(pa.array(rest), pa.string()), width=3, padding="0")
+        fraction = pc.if_else(pa.array(rest > 0), pc.binary_join_element_wise(".", part, ""), "")
+        texts = pc.binary_join_element_wise(texts, fraction, "")
+    return pc.binary_join_element_wise("[", texts, ',"', "")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,30 @@ CHOOSING = frozenset({"topk", "bottomk", "limitk", "limit_ratio"})
 """Those whose answer is some of the rows that they were given."""
 
 _MOST = 1 << 63
+_AT_ONCE = 1 << 18
+"""Cells of a matrix that are reduced together: what is made of them stays in the cache."""
 Rows = slice | NDArray[np.intp]
+
+
+class Batch(NamedTuple):
+    """Groups of the same size.
+
+    Attributes:
+        groups: which, in order.
+        rows: their rows, shape (size, groups); or where they lie, group by group.
+        size: rows of each.
+    """
+
+    groups: slice | I64
+    rows: Rows
+    size: int
+
+    def part(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """Their rows of a matrix, shape (size, groups, S)."""
+        found = part(matrix, self.rows)
+        if isinstance(self.rows, slice):
+            return np.swapaxes(found.reshape(-1, self.size, matrix.shape[1]), 0, 1)
+        return found
 
 
 class Grouping:
@@ -30,8 +53,7 @@ class Grouping:
     Attributes:
         vector: the rows.
         of: the group of each row.
-        members: the rows of each group.
-        sizes: how many they are.
+        sizes: how many rows each group has.
         labels: of the groups.
         nameless: whether any of a group's rows loses its name.
     """
@@ -41,29 +63,49 @@ class Grouping:
         self.vector = vector
         self.of, first = kept.group()
         self.sizes = np.bincount(self.of, minlength=len(first))
-        ends = np.cumsum(self.sizes)
-        if bool((self.of[1:] >= self.of[:-1]).all()):
-            self.members: list[Rows] = [
-                slice(int(e - n), int(e)) for e, n in zip(ends, self.sizes, strict=True)
-            ]
-        else:
-            order = np.argsort(self.of, kind="stable")
-            self.members = [order[e - n : e] for e, n in zip(ends.tolist(), self.sizes.tolist(), strict=True)]
+        together = bool((self.of[1:] >= self.of[:-1]).all())
+        self._order = None if together else np.argsort(self.of, kind="stable")
         self.labels = kept.take(first)
         self.nameless: Bool = np.bincount(self.of, vector.nameless, len(first)) > 0
 
-    def each(self, matrix: NDArray[Any], make: Callable[[NDArray[Any]], F64]) -> F64:
-        """One row of values a group; `make` gets the group's part of a matrix, shape (members, S)."""
-        made = [make(part(matrix, rows)) for rows in self.members]
-        return np.stack(made) if made else np.zeros((0, self.vector.steps))
+    def members(self) -> Iterator[Rows]:
+        """The rows of each group."""
+        end = 0
+        for size in self.sizes.tolist():
+            begin, end = end, end + size
+            yield slice(begin, end) if self._order is None else self._order[begin:end]
+
+    def each(self, matrix: NDArray[Any], make: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+        """One row of values a group; `make` reduces axis 0 of parts of a matrix, shape (members, groups, S)."""
+        made = [(batch.groups, make(batch.part(matrix))) for batch in self._batches()]
+        if len(made) == 1:
+            return made[0][1]
+        found = np.zeros((len(self.sizes), matrix.shape[1]), made[0][1].dtype if made else np.float64)
+        for groups, values in made:
+            found[groups] = values
+        return found
 
     def counts(self) -> I64:
         """How many rows are there in each group, shape (groups, S)."""
         present = self.vector.present
         if present.all():
             return np.repeat(self.sizes[:, None], present.shape[1], axis=1)
-        found = [np.count_nonzero(part(present, rows), axis=0) for rows in self.members]
-        return np.asarray(found).reshape(len(found), present.shape[1])
+        return self.each(present, lambda rows: np.count_nonzero(rows, axis=0))
+
+    def _batches(self) -> Iterator[Batch]:
+        begins = np.cumsum(self.sizes) - self.sizes
+        for size in np.unique(self.sizes).tolist():
+            alike = np.flatnonzero(self.sizes == size)
+            most = max(_AT_ONCE // (size * max(self.vector.steps, 1)), 1)
+            for at in range(0, len(alike), most):
+                groups = alike[at : at + most]
+                first, last = int(groups[0]), int(groups[-1])
+                if self._order is None and last - first == len(groups) - 1:
+                    rows: Rows = slice(int(begins[first]), int(begins[last]) + size)
+                    yield Batch(slice(first, last + 1), rows, size)
+                    continue
+                index = begins[groups] + np.arange(size)[:, None]
+                yield Batch(groups, index if self._order is None else self._order[index], size)
 
 
 def part(matrix: NDArray[Any], rows: Rows) -> NDArray[Any]:
@@ -71,8 +113,8 @@ def part(matrix: NDArray[Any], rows: Rows) -> NDArray[Any]:
     if isinstance(rows, slice):
         return matrix[rows]
     if matrix.flags.f_contiguous and not matrix.flags.c_contiguous:
-        return np.take(matrix.T, rows, axis=1).T
-    return matrix[rows]
+        return np.moveaxis(np.take(matrix.T, rows, axis=1, mode="clip"), 0, -1)
+    return np.take(matrix, rows, axis=0, mode="clip")
 
 
 def aggregate(node: Aggregate, vector: Vector, parameter: F64 | str | None) -> Vector:
@@ -188,7 +230,7 @@ def _variance(groups: Grouping, counts: I64) -> F64:
     mean = groups.each(shifted, sums.down) / number
     squares = np.where(vector.present, (shifted - mean[groups.of]) ** 2, 0.0)
     found = groups.each(squares, sums.down) / number
-    bad = groups.each(spoiled, lambda rows: np.asarray(np.any(rows, axis=0), np.float64)) > 0
+    bad = groups.each(spoiled, lambda rows: np.any(rows, axis=0))
     return np.where(bad, np.nan, found)
 
 
@@ -212,10 +254,11 @@ def _quantile(groups: Grouping, counts: I64, q: F64) -> F64:
     vector = groups.vector
     whole = bool(vector.present.all()) and not bool(np.isnan(vector.values).any())
     if whole and bool((q == q[0]).all()) and 0 <= q[0] <= 1:
-        return groups.each(vector.values, lambda rows: _plain_quantile(rows, float(q[0])))
+        plain = [_plain_quantile(part(vector.values, rows), float(q[0])) for rows in groups.members()]
+        return np.stack(plain)
     made = [
         _careful_quantile(part(vector.values, rows).T, part(vector.present, rows).T, number, q)
-        for rows, number in zip(groups.members, np.maximum(counts, 1), strict=True)
+        for rows, number in zip(groups.members(), np.maximum(counts, 1), strict=True)
     ]
     return np.stack(made)
 
@@ -256,7 +299,7 @@ def _choose(op: str, groups: Grouping, parameter: F64) -> Vector:
     else:
         most = np.maximum(np.trunc(parameter), 0)
         kept = np.zeros(vector.present.shape, np.bool_)
-        for rows in groups.members:
+        for rows in groups.members():
             here, values = part(vector.present, rows), part(vector.values, rows)
             kept[rows] = _first(here, most) if op == "limitk" else _top(values, here, most, op == "topk")
     if vector.steps == 1 and op in ("topk", "bottomk"):

@@ -21,28 +21,32 @@ def extrapolated(w: Windows, *, counter: bool, per_second: bool) -> Vector:
 
     https://github.com/prometheus/prometheus/blob/main/promql/functions.go, extrapolatedRate, says how far.
     """
-    enough = w.counts >= 2
-    first_value, last_value = w.first(w.values), w.last(w.values)
-    found = np.asarray(last_value - first_value, np.float64)
+    first_value, begin, end = w.first(w.values), w.first(w.ts), w.last(w.ts)
+    found = np.asarray(w.last(w.values) - first_value, np.float64)
     if counter:
-        found = found + _resets_between(w)
-    begin, end = w.first(w.ts), w.last(w.ts)
+        lost = _resets_between(w)
+        if lost is not None:
+            found += lost
     ends = w.ends.times()
     sampled = (end - begin) / _SECOND
     between = sampled / np.maximum(w.counts - 1, 1)
     to_start = (begin - (ends - w.length)) / _SECOND
     to_end = (ends - end) / _SECOND
-    threshold = between * 1.1
-    to_start = np.where(to_start >= threshold, between / 2, to_start)
+    threshold, half = between * 1.1, between / 2
+    np.copyto(to_start, half, where=to_start >= threshold)
+    np.copyto(to_end, half, where=to_end >= threshold)
     if counter:
         falls = (found > 0) & (first_value >= 0)
-        to_zero = np.where(falls, sampled * (first_value / np.where(falls, found, 1)), to_start)
-        to_start = np.minimum(to_start, to_zero)
-    to_end = np.where(to_end >= threshold, between / 2, to_end)
-    factor = (sampled + to_start + to_end) / sampled
+        to_zero = sampled * (first_value / found)
+        np.minimum(to_start, to_zero, out=to_start, where=falls)
+    # In the order in which Prometheus adds them.
+    to_start += sampled
+    to_start += to_end
+    to_start /= sampled
     if per_second:
-        factor = factor / (w.length / _SECOND)
-    return w.vector(found * factor, enough)
+        to_start /= w.length / _SECOND
+    found *= to_start
+    return w.vector(found, w.counts >= 2)
 
 
 def instant(w: Windows, *, per_second: bool) -> Vector:
@@ -105,14 +109,14 @@ def smoothed(w: Windows, factor: F64, trend: F64) -> Vector:
     return w.vector(found, w.counts >= 2)
 
 
-def _resets_between(w: Windows) -> F64:
-    """What a counter had reached when it began anew, summed over each window."""
+def _resets_between(w: Windows) -> F64 | None:
+    """What a counter had reached when it began anew, summed over each window; None if none did."""
     if len(w.values) < 2:
-        return np.zeros(w.counts.shape)
+        return None
     before = w.values[:-1]
     fell = (w.values[1:] < before) & (w.row[1:] == w.row[:-1])
     if not fell.any():
-        return np.zeros(w.counts.shape)
+        return None
     lost = np.where(fell, before, 0.0)
     if not np.isfinite(lost).all():
         # One infinite value would spoil the running sum of every series behind it.

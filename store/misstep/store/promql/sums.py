@@ -1,4 +1,4 @@
-"""Sums that keep what large neighbours would swallow, as Prometheus' do: compensated, after Neumaier.
+"""Sums that keep what large neighbours would swallow, as Prometheus' do: compensated, what is lost in each step exactly.
 
 `add` is one step of it, for as many sums at once as the arrays hold.
 """
@@ -17,8 +17,8 @@ LOOP_MOST = 512
 def add(total: F64, lost: F64, value: F64) -> None:
     """Add `value` to `total` in place, and what rounding took away to `lost`."""
     fresh = total + value
-    larger = np.abs(total) >= np.abs(value)
-    lost += np.where(larger, (total - fresh) + value, (value - fresh) + total)
+    part = fresh - total
+    lost += (total - (fresh - part)) + (value - part)
     total[...] = fresh
 
 
@@ -29,16 +29,14 @@ def settled(total: F64, lost: F64) -> F64:
 
 def down(matrix: F64) -> F64:
     """Sum over axis 0, in halves: log2(n) steps, each for whole blocks of rows."""
-    total = matrix.copy()
-    lost = np.zeros_like(total)
+    total, lost = matrix, np.zeros_like(matrix)
     while len(total) > 1:
         half = len(total) // 2
-        rest = len(total) - 2 * half
-        upper, lower = total[:half], total[half : 2 * half]
-        kept = lost[:half] + lost[half : 2 * half]
-        add(upper, kept, lower)
-        if rest:
-            upper, kept = np.concatenate([upper, total[-1:]]), np.concatenate([kept, lost[-1:]])
+        upper, kept = total[:half].copy(), lost[:half] + lost[half : 2 * half]
+        add(upper, kept, total[half : 2 * half])
+        if len(total) % 2:
+            kept[0] += lost[-1]
+            add(upper[0], kept[0], total[-1])
         total, lost = upper, kept
     return settled(total[0], lost[0])
 

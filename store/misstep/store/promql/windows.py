@@ -64,15 +64,16 @@ class Windows:
 
     def first(self, array: NDArray[Any]) -> NDArray[Any]:
         """What a flat array holds for the first sample of each window; anything where there is none."""
-        return (
-            array[np.minimum(self.lo, len(array) - 1)] if len(array) else np.zeros(self.lo.shape, array.dtype)
-        )
+        return self._at(array, self.lo)
 
     def last(self, array: NDArray[Any], back: int = 0) -> NDArray[Any]:
         """The same for the last sample, or one so many before it."""
+        return self._at(array, self.hi - (1 + back))
+
+    def _at(self, array: NDArray[Any], index: I64) -> NDArray[Any]:
         if not len(array):
-            return np.zeros(self.lo.shape, array.dtype)
-        return array[np.maximum(self.hi - 1 - back, 0)]
+            return np.zeros(index.shape, array.dtype)
+        return np.take(array, index, mode="clip")
 
     def vector(self, values: F64, present: Bool, *, nameless: bool = True) -> Vector:
         """What a function made of the windows."""
