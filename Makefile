@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 SCENARIO ?= oom
 
-.PHONY: demo test check soak bench clean
+.PHONY: demo test torch check soak bench clean
 
 demo: $(VENV)/.demo ## one real fault, from probe to verdict
 	@$(BIN)/misstep demo $(SCENARIO)
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -m "not soak"
+
+torch: $(VENV)/.torch ## PyTorch, for the tests that start real ranks; without it they are skipped
 
 check: $(VENV)/.dev ## format, lint, types, layer contracts
 	@$(BIN)/ruff format --check .
@@ -37,6 +39,11 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: $(VENV)/.demo Makefile
 	@echo "Installing the test tools into $(VENV)"
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[scale]' 'hatchling>=1.27' 'hypothesis>=6.100' 'import-linter>=2.3' 'moto[s3,server]>=5.2,<6' 'mypy>=2.4,<3' 'opentelemetry-exporter-otlp-proto-grpc>=1.40' 'opentelemetry-exporter-otlp-proto-http>=1.40' 'pytest>=9,<10' 'pytest-timeout>=2.4' 'ruff>=0.17,<0.18' 'schemathesis>=4.32,<5'
+	@touch $@
+
+$(VENV)/.torch: pyproject.toml | $(VENV)/.dev
+	@echo "Installing PyTorch into $(VENV)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[torch]'
 	@touch $@
 
 clean:

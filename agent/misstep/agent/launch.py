@@ -1,7 +1,8 @@
 """Runs a user's command so that Misstep can see it: an environment, two reports, and nothing else changed.
 
 `child_environment` turns on Ray's event stream and puts `hook/` on PYTHONPATH; `run` adds reports of start and end.
-Ray reads these variables when a cluster or node starts, so they do nothing to one that runs already.
+Ray reads these variables when a cluster or node starts, so they do nothing to one that runs already. Ranks of torch
+inherit them from whoever starts them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from misstep.agent.pids import start_ticks
+from misstep.agent.torch import folders
 from misstep.core import names
 
 EVENT_TYPES = (
@@ -33,6 +35,9 @@ because Ray before 2.54 takes ``ALL`` for a name and then sends nothing."""
 REPORT_EVERY = 200
 """Milliseconds between reports of Ray's processes, 1,000 by default. A driver that fails takes its cluster down with
 it, half a second after; what was not reported by then is lost."""
+
+TORCH_FOLDER = "MISSTEP_TORCH_FOLDER"
+"""Where ranks put the sockets on which they tell of their collectives; the agent's setting is `agent.torch_folder`."""
 
 _HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
 _TIMEOUT = 0.5
@@ -67,6 +72,7 @@ def child_environment(
     found = {
         "MISSTEP_REPORT": f"{agent}/v1/report",
         "MISSTEP_STARTED_BY": started_by,
+        TORCH_FOLDER: environ.get(TORCH_FOLDER) or folders.own(environ),
         "PYTHONPATH": os.pathsep.join([_HOOK, *paths]),
     }
     if events:

@@ -35,6 +35,8 @@ class AgentSettings:
     """Where kernel records are read; a file of recorded lines serves for tests."""
     ray_folder: str = ""
     """Only Ray sessions below this folder are watched; empty means every Ray of this machine."""
+    torch_folder: str = ""
+    """Where ranks of torch put their sockets, and the only folder that is looked into; empty means this user's own, for root everybody's. It is short: a socket's path ends at 107 bytes."""
     ray_scrape_interval: float = 10.0
     """Seconds between scrapes; Ray itself refreshes its metrics each 10 s."""
     ray_poll_interval: float = 2.0

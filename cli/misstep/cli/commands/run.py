@@ -1,7 +1,7 @@
 """Run a command under watch: what it starts is seen, its output and exit status stay as they are.
 
-Ray that the command starts sends its events, and an uncaught exception of the script is kept with its
-traceback. If no Misstep runs on this machine, one is started in the background.
+Ray that the command starts sends its events, ranks of torch (torchrun and others) tell of their collectives, and an
+uncaught exception of the script is kept with its traceback. If no Misstep runs on this machine, one is started in the background.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not argv:
         raise SettingsError("say which command: misstep run -- python my_script.py")
     try:
-        agent = background.agent(settings(arguments).data.absolute(), arguments.config)
+        chosen = settings(arguments)
+        agent = background.agent(chosen.data.absolute(), arguments.config)
     except MisstepError as error:
         # The command matters more than its watcher.
         say(f"misstep: {error}\nmisstep: the command runs unwatched")
         return _unwatched(argv)
+    if chosen.agent.torch_folder:
+        os.environ.setdefault(launch.TORCH_FOLDER, chosen.agent.torch_folder)
     return launch.run(argv, agent=agent, events=not arguments.no_events, cluster=arguments.cluster)
 
 
