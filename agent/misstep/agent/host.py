@@ -1,4 +1,4 @@
-"""The machine: CPU, memory, pressure, disks, filesystems, network. Formats: proc(5), Documentation/accounting/psi.rst.
+"""The machine: CPU, memory, pressure, disks, network. Formats: proc(5), Documentation/accounting/psi.rst.
 
 Files stay open and are read with pread: a tenth of what opening them each second costs.
 """
@@ -10,11 +10,10 @@ import os
 from misstep.agent.cgroups import Cgroups
 from misstep.agent.context import Context
 from misstep.agent.probe import OK, SourceState, unsupported
-from misstep.agent.procfs import TICKS, boot_time
+from misstep.agent.procfs import TICKS, boot_time, is_disk
 from misstep.agent.records import Records
 from misstep.agent.series import Series, declared
 from misstep.core import names
-from misstep.core.clock import SECOND
 
 _MODES = (b"user", b"nice", b"system", b"idle", b"iowait", b"interrupt", b"softirq", b"steal")
 _MEMORY = {
@@ -25,27 +24,11 @@ _MEMORY = {
     b"Buffers:": "buffers",
 }
 _SECTOR = 512
-_LOCAL_FILESYSTEMS = frozenset(
-    ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "f2fs", "vfat")
-)
-"""Asking a network filesystem whose server is gone for its size would hang the agent."""
-_SKIPPED_MOUNTS = (
-    "/proc",
-    "/sys",
-    "/dev/pts",
-    "/run/user",
-    "/boot",
-    "/snap",
-    "/var/lib/docker",
-    "/var/lib/kubelet/pods",
-)
-_SKIPPED_DISKS = ("loop", "ram", "zram", "dm-", "sr", "fd", "md")
 _SKIPPED_INTERFACES = ("lo", "veth", "docker", "br-", "cni", "cali", "flannel", "virbr", "tunl", "dummy")
-_SLOW = 10 * SECOND
 
 
 class HostProbe:
-    """Reads the machine's counters each second, and sizes of filesystems every 10 s.
+    """Reads the machine's counters each second; `SlowHostProbe` reads what changes slowly.
 
     Args:
         root: where procfs is mounted.
@@ -56,13 +39,11 @@ class HostProbe:
 
     def __init__(self, context: Context, root: str = "/proc") -> None:
         self.interval = context.settings.agent.interval
-        self._clock = context.clock
         self._root = root
         self._boot = boot_time()
         self._files: dict[str, int] = {}
         self._series: dict[tuple[str, ...], Series] = {}
         self._absent: set[str] = set()
-        self._mounts_due = 0
         self._cgroups = Cgroups(context.workload)
 
     def supported(self) -> SourceState:
@@ -89,7 +70,6 @@ class HostProbe:
             if held:
                 self._pressure(resource, held, out)
         self._cgroups.check(out)
-        self._filesystems(out)
         if self._absent:
             remedy = "boot with psi=1" if any(name.startswith("pressure/") for name in self._absent) else ""
             return SourceState("ok", f"not on this kernel: {', '.join(sorted(self._absent))}", remedy)
@@ -156,7 +136,7 @@ class HostProbe:
         for line in held.splitlines():
             field = line.split()
             name = field[2].decode("utf-8", "replace")
-            if name.startswith(_SKIPPED_DISKS) or _is_partition(name) or len(field) < 13 or field[3] == b"0":
+            if len(field) < 13 or field[3] == b"0" or not is_disk(name):
                 continue
             out.point(self._one("system.disk.io", name, "read"), int(field[5]) * _SECTOR)
             out.point(self._one("system.disk.io", name, "write"), int(field[9]) * _SECTOR)
@@ -174,42 +154,3 @@ class HostProbe:
                 out.point(
                     self._one("system.network.errors", name, way), int(field[at + 2]) + int(field[at + 3])
                 )
-
-    def _filesystems(self, out: Records) -> None:
-        if self._clock.monotonic() < self._mounts_due:
-            return
-        self._mounts_due = self._clock.monotonic() + _SLOW
-        seen: set[tuple[int, int]] = set()
-        for mount in self._local_mounts():
-            try:
-                held = os.statvfs(mount)
-                device = (os.stat(mount).st_dev, held.f_blocks)
-            except OSError:
-                continue  # unmounted just now, or not ours to see
-            if held.f_blocks == 0 or device in seen:
-                continue
-            seen.add(device)
-            used, free = held.f_blocks - held.f_bfree, held.f_bavail
-            out.point(self._one("system.filesystem.usage", mount, "used"), used * held.f_frsize)
-            out.point(self._one("system.filesystem.usage", mount, "free"), free * held.f_frsize)
-
-    def _local_mounts(self) -> list[str]:
-        found: list[str] = []
-        try:
-            with open(f"{self._root}/self/mounts", encoding="utf-8", errors="replace") as rows:
-                for row in rows:
-                    field = row.split(" ", 3)
-                    mount = field[1].replace("\\040", " ")
-                    if field[2] in _LOCAL_FILESYSTEMS and not mount.startswith(_SKIPPED_MOUNTS):
-                        found.append(mount)
-        except OSError:
-            self._absent.add("self/mounts")
-        return found[:64]
-
-
-def _is_partition(name: str) -> bool:
-    """``sda1``, ``vda2``, ``nvme0n1p3``, ``mmcblk0p1``: what their disk counts as well."""
-    if name.startswith(("nvme", "mmcblk")):
-        head, letter, tail = name.rpartition("p")
-        return bool(letter) and tail.isdigit() and head[-1:].isdigit()
-    return name[:2] in ("sd", "vd", "hd", "xv") and name[-1:].isdigit()

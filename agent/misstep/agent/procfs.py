@@ -10,6 +10,7 @@ TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 _LIMIT = 128 * 1024
+_NO_DISKS = ("loop", "ram", "zram", "dm-", "sr", "fd", "md")
 
 
 class Stat(NamedTuple):
@@ -123,6 +124,18 @@ def cgroup(root: str, pid: int) -> str:
         elif "memory" in controllers.split(","):
             memory = path
     return memory or unified
+
+
+def is_disk(name: str) -> bool:
+    """Whether a block device is a whole disk: not a partition (``sda1``, ``nvme0n1p3``, ``mmcblk0p1``), which its disk
+    counts as well, and not made of others.
+    """
+    if name.startswith(_NO_DISKS):
+        return False
+    if name.startswith(("nvme", "mmcblk")):
+        head, letter, tail = name.rpartition("p")
+        return not (letter and tail.isdigit() and head[-1:].isdigit())
+    return not (name[:2] in ("sd", "vd", "hd", "xv") and name[-1:].isdigit())
 
 
 def boot_time() -> int:

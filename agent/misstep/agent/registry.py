@@ -5,6 +5,7 @@ from __future__ import annotations
 from misstep.agent.context import Context
 from misstep.agent.exits import ExitProbe, Exits
 from misstep.agent.host import HostProbe
+from misstep.agent.host_slow import SlowHostProbe
 from misstep.agent.kernel_log import KernelLogProbe
 from misstep.agent.probe import Probe
 from misstep.agent.processes import ProcessProbe
@@ -20,5 +21,6 @@ def probes(context: Context) -> list[Probe]:
         ProcessProbe(context, exits, exit_probe),
         KernelLogProbe(context),
         HostProbe(context),
+        SlowHostProbe(context),
         *ray.probes(context),
     ]

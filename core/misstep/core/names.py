@@ -64,7 +64,7 @@ PROCESS_START = "process.start_ticks"  # clock ticks since boot, /proc/<pid>/sta
 COMMAND = "process.command_line"
 PROCESS_TITLE = "process.title"  # argv[0] as the process shows it now, for example ray::tokenize
 PROCESS_ROLE = (
-    "misstep.process.role"  # raylet, gcs, ray_worker, ray_driver, ray_system, rank, command, registered
+    "misstep.process.role"  # raylet, gcs, ray_worker, ray_driver, ray_system, rank, launcher, command, registered
 )
 PROCESS_UNREAD = "misstep.process.unread"  # what of it the agent may not read, for example environ
 PROCESS_STATE = "process.state"
@@ -80,6 +80,14 @@ HW_ID = "hw.id"  # of a GPU in a kernel line: its PCI address
 MIG_INSTANCE = "hw.gpu.mig.instance"  # GPU instance/compute instance
 RANK = "torch.rank"
 WORLD_SIZE = "torch.world_size"
+GROUP = "torch.group"  # a process group's name, unique in its job
+GROUP_LABEL = "torch.group.description"  # what the code that made it calls it, for example tp_0
+SEQUENCE = "torch.sequence"  # of a collective in its group, from 1
+OPERATION = "torch.operation"  # for example gloo:all_reduce
+SIZES = "torch.sizes"  # of the inputs, as JSON
+DTYPES = "torch.dtypes"
+READING = "torch.reading"  # Unix nanoseconds; what was read of several ranks at one time carries the same
+BACKEND = "torch.backend"
 EXIT_CODE = "process.exit.code"
 EXIT_SIGNAL = "process.exit.signal"  # name, for example SIGSEGV
 
@@ -118,14 +126,30 @@ METRICS = (
     Metric("system.pressure.stall.time", "sum", "s", "time in which tasks stood still for want of a resource (PSI total)", ("resource", "stall")),
     Metric("system.disk.io", "sum", "By", "bytes read and written", ("system.device", "disk.io.direction")),
     Metric("system.disk.io_time", "sum", "s", "time the device was busy", ("system.device",)),
+    Metric("system.disk.operations", "sum", "{operation}", "operations that a device finished", ("system.device", "disk.io.direction")),
+    Metric("system.disk.operation_time", "sum", "s", "time that the finished operations took, each counted whole; over their number it is the latency", ("system.device", "disk.io.direction")),
+    Metric("system.disk.in_flight", "gauge", "{operation}", "operations that a device has begun and not finished", ("system.device",)),
     Metric("system.filesystem.usage", "gauge", "By", "bytes by state of the filesystem", ("system.filesystem.mountpoint", "system.filesystem.state")),
+    Metric("system.filesystem.inodes", "gauge", "{inode}", "inodes by state of the filesystem", ("system.filesystem.mountpoint", "system.filesystem.state")),
+    Metric("system.clock.offset", "gauge", "s", "how far the kernel thinks its clock is from the time that it is being set to"),
+    Metric("system.clock.error.max", "gauge", "s", "the kernel's bound of its clock's error; grows while nobody sets it"),
+    Metric("system.clock.synchronized", "gauge", "1", "1 while NTP or PTP keeps the clock"),
+    Metric("nfs.client.operations", "sum", "{operation}", "operations of an NFS mount", ("nfs.mountpoint",)),
+    Metric("nfs.client.operation_time", "sum", "s", "time that they took, from the call to the answer, each counted whole", ("nfs.mountpoint",)),
+    Metric("nfs.client.retransmissions", "sum", "{request}", "requests that were sent again", ("nfs.mountpoint",)),
+    Metric("nfs.client.timeouts", "sum", "{request}", "requests that a server left unanswered for too long", ("nfs.mountpoint",)),
     Metric("system.network.io", "sum", "By", "bytes received and sent", ("network.interface.name", "network.io.direction")),
     Metric("system.network.errors", "sum", "{error}", "errors of an interface", ("network.interface.name", "network.io.direction")),
     Metric("process.memory.usage", "gauge", "By", "resident memory of a workload process", _PROCESS),
     Metric("process.cpu.time", "sum", "s", "CPU time of a workload process, user and system", _PROCESS),
     Metric("process.state", "gauge", "1", "1 for the state letter of /proc/<pid>/stat that the attribute names", (*_PROCESS, "process.state")),
+    Metric("torch.collectives", "sum", "{collective}", "collectives that a rank has begun, in all its groups", (ENTITY, RANK)),
+    Metric("torch.collectives.completed", "sum", "{collective}", "collectives of a rank that came to their end", (ENTITY, RANK)),
     Metric("cgroup.memory.usage", "gauge", "By", "memory charged to a workload's cgroup", ("cgroup",)),
     Metric("cgroup.memory.limit", "gauge", "By", "the cgroup's limit", ("cgroup",)),
+    Metric("cgroup.memory.oom_kills", "sum", "{process}", "processes of the cgroup that the kernel killed for want of memory", ("cgroup",)),
+    Metric("cgroup.cpu.throttled.time", "sum", "s", "time in which the cgroup's CPU limit held its tasks back", ("cgroup",)),
+    Metric("cgroup.cpu.throttled.periods", "sum", "{period}", "periods in which it did", ("cgroup",)),
     Metric("misstep.agent.spool.usage", "gauge", "By", "bytes that wait for the collector"),
     Metric("misstep.agent.dropped", "sum", "{record}", "records and points that the agent had to drop", (DROPPED_KIND,)),
     Metric("misstep.agent.cpu.time", "sum", "s", "CPU time of the agent itself"),
@@ -147,6 +171,10 @@ EVENTS = (
     Event("process.exception", "process", "an uncaught Python exception ended a process that runs under `misstep run`, or one of its threads (`thread.name`)", body="traceback"),
     Event("command.start", "process", "`misstep run` started a command"),
     Event("command.exit", "process", "a command under `misstep run` ended; exit code or signal", ("exited", "killed"), ends=("exited", "killed")),
+    Event("torch.rank", "rank", "a rank of a training job was found, or its groups changed; the body has the ranks of each group", body="json", relates=((ENTITY, "is", PROCESS_ENTITY),)),
+    Event("torch.reading", "rank", "a rank's collectives were read: the body has, for each group, how many it has begun and how many came to their end", ("moving", "stopped", "silent", "gone"), "json"),
+    Event("torch.collective", "rank", "one collective of a rank; its time is when the rank began it", ("scheduled", "started", "completed", "failed"), ""),
+    Event("torch.stack", "rank", "where a rank stands: the stacks of its Python threads, innermost frame last", body="json"),
     Event("kernel.oom_kill", "process", "the kernel killed a process for want of memory", body="kernel line"),
     Event("kernel.segfault", "process", "a process made an invalid access that nothing handled", body="kernel line"),
     Event("kernel.hung_task", "process", "a task was blocked in the kernel for longer than its limit", body="kernel line"),
@@ -182,6 +210,8 @@ SOURCES = {
     "ray_logs": "files in the Ray session's logs folder",
     "ray_api": "Ray's dashboard",
     "driver_exceptions": "uncaught exceptions of the driver (needs `misstep run`)",
+    "torch_collectives": "collectives of torch's ranks (Flight Recorder, needs `misstep run`)",
+    "torch_stacks": "stacks of torch's ranks (py-spy, else the hook in the rank)",
     "agent": "the agent itself",
 }
 """Every source of evidence, as a person would call it."""
