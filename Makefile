@@ -38,7 +38,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.demo Makefile
 	@echo "Installing the test tools into $(VENV)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[scale]' 'hatchling>=1.27' 'hypothesis>=6.100' 'import-linter>=2.3' 'moto[s3,server]>=5.2,<6' 'mypy>=2.4,<3' 'opentelemetry-exporter-otlp-proto-grpc>=1.40' 'opentelemetry-exporter-otlp-proto-http>=1.40' 'pytest>=9,<10' 'pytest-timeout>=2.4' 'ruff>=0.17,<0.18' 'schemathesis>=4.32,<5'
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[scale]' 'hatchling>=1.27' 'hypothesis>=6.100' 'import-linter>=2.3' 'moto[s3,server]>=5.2,<6' 'mypy>=2.4,<3' 'nvidia-ml-py>=13,<14' 'opentelemetry-exporter-otlp-proto-grpc>=1.40' 'opentelemetry-exporter-otlp-proto-http>=1.40' 'pytest>=9,<10' 'pytest-timeout>=2.4' 'ruff>=0.17,<0.18' 'schemathesis>=4.32,<5'
 	@touch $@
 
 $(VENV)/.torch: pyproject.toml | $(VENV)/.dev

@@ -1,0 +1,26 @@
+/* What the exported calls share. */
+#ifndef CALLS_H
+#define CALLS_H
+
+#include "state.h"
+
+int is_initialized(void);
+
+/* The GPU behind a handle, or an early return with what NVML would answer. */
+#define GPU(handle)                                                                \
+    Gpu *gpu = (Gpu *)(handle);                                                    \
+    if (!is_initialized()) return UNINITIALIZED;                                   \
+    if (gpu < gpus || gpu >= gpus + GPUS) return INVALID_ARGUMENT;                 \
+    Return touched = touch(gpu);                                                   \
+    if (touched != OK) return touched
+
+/* The MIG instance behind a handle; NULL when it is a whole GPU's. */
+static inline Mig *instance_of(Handle handle) {
+    for (int i = 0; i < GPUS; i++) {
+        Mig *first = gpus[i].instance;
+        if ((Mig *)handle >= first && (Mig *)handle < first + INSTANCES) return (Mig *)handle;
+    }
+    return (Mig *)0;
+}
+
+#endif
