@@ -6,10 +6,12 @@ from misstep.agent.context import Context
 from misstep.agent.exits import ExitProbe, Exits
 from misstep.agent.host import HostProbe
 from misstep.agent.host_slow import SlowHostProbe
+from misstep.agent.infiniband import InfinibandProbe
 from misstep.agent.kernel_log import KernelLogProbe
 from misstep.agent.probe import Probe
 from misstep.agent.processes import ProcessProbe
 from misstep.agent.ray import assembly as ray
+from misstep.agent.torch.probe import TorchProbe
 
 
 def probes(context: Context) -> list[Probe]:
@@ -22,5 +24,7 @@ def probes(context: Context) -> list[Probe]:
         KernelLogProbe(context),
         HostProbe(context),
         SlowHostProbe(context),
+        InfinibandProbe(context),
         *ray.probes(context),
+        TorchProbe(context),
     ]

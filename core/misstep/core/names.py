@@ -63,9 +63,7 @@ PID = "process.pid"
 PROCESS_START = "process.start_ticks"  # clock ticks since boot, /proc/<pid>/stat field 22
 COMMAND = "process.command_line"
 PROCESS_TITLE = "process.title"  # argv[0] as the process shows it now, for example ray::tokenize
-PROCESS_ROLE = (
-    "misstep.process.role"  # raylet, gcs, ray_worker, ray_driver, ray_system, rank, launcher, command, registered
-)
+PROCESS_ROLE = "misstep.process.role"  # raylet, gcs, ray_worker, ray_driver, ray_system, rank, launcher, command, registered
 PROCESS_UNREAD = "misstep.process.unread"  # what of it the agent may not read, for example environ
 PROCESS_STATE = "process.state"
 PROCESS_NAME = "process.executable.name"  # the kernel's name of it, at most 15 bytes
@@ -140,6 +138,10 @@ METRICS = (
     Metric("nfs.client.timeouts", "sum", "{request}", "requests that a server left unanswered for too long", ("nfs.mountpoint",)),
     Metric("system.network.io", "sum", "By", "bytes received and sent", ("network.interface.name", "network.io.direction")),
     Metric("system.network.errors", "sum", "{error}", "errors of an interface", ("network.interface.name", "network.io.direction")),
+    Metric("hw.network.up", "gauge", "1", "1 while an InfiniBand or RoCE port is active", ("hw.id",)),
+    Metric("hw.network.bandwidth.limit", "gauge", "By/s", "rate of a port in one direction", ("hw.id",)),
+    Metric("hw.network.io", "sum", "By", "bytes of a port", ("hw.id", "network.io.direction")),
+    Metric("hw.network.port.events", "sum", "{event}", "errors, retries and signs of congestion of a port, by the kernel's name of the counter", ("hw.id", "hw.network.counter")),
     Metric("process.memory.usage", "gauge", "By", "resident memory of a workload process", _PROCESS),
     Metric("process.cpu.time", "sum", "s", "CPU time of a workload process, user and system", _PROCESS),
     Metric("process.state", "gauge", "1", "1 for the state letter of /proc/<pid>/stat that the attribute names", (*_PROCESS, "process.state")),
@@ -178,6 +180,7 @@ EVENTS = (
     Event("kernel.oom_kill", "process", "the kernel killed a process for want of memory", body="kernel line"),
     Event("kernel.segfault", "process", "a process made an invalid access that nothing handled", body="kernel line"),
     Event("kernel.hung_task", "process", "a task was blocked in the kernel for longer than its limit", body="kernel line"),
+    Event("hw.network.link", "host", "an InfiniBand or RoCE port came up or went down", ("up", "down")),
     Event("hw.gpu.xid", "gpu", "the NVIDIA driver reported an Xid", body="kernel line"),
     Event("kernel.message", "host", "any other kernel record of severity warning or worse", body="kernel line"),
     Event("ray.node.definition", "ray_node", "a Ray node joined", body="json"),
@@ -205,6 +208,7 @@ SOURCES = {
     "processes": "processes of the workload (/proc)",
     "process_exits": "exit codes and signals (kernel process connector)",
     "kernel_log": "kernel log (/dev/kmsg)",
+    "infiniband": "InfiniBand and RoCE ports (/sys/class/infiniband)",
     "ray_events": "Ray's event stream",
     "ray_metrics": "Ray's Prometheus ports",
     "ray_logs": "files in the Ray session's logs folder",
