@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ WAITING_LIMIT = 32
 SECONDS_LIMIT = 60.0
 """Of one question; then it is interrupted."""
 BODY_LIMIT = 1024 * 1024
+WHOLE_BYTES = 1 << 18
+"""An answer in pieces that is no longer than this goes out whole: each change of threads costs a millisecond under load."""
 _AGAIN = 0.25
 _log = logging.getLogger(__name__)
 
@@ -114,6 +117,8 @@ class Route:
     path: str
     handler: Handler = field(repr=False)
     methods: tuple[str, ...] = ("GET", "POST")
+    seconds: Callable[[Question], float] | None = field(default=None, repr=False)
+    """The limit of one question where it is not the dialect's."""
 
 
 class Dialect:
@@ -199,20 +204,18 @@ class Dialect:
     async def _ask(self, route: Route, question: Question, receive: Receive) -> Answer:
         if self._waiting >= WAITING_LIMIT:
             raise Refusal(429, "overload", "too many questions at once; ask again later", retry_after=1)
+        seconds = route.seconds(question) if route.seconds else self._seconds
         self._waiting += 1
         try:
             running = self._threads.submit(_answer, route, question)
-            return await self._watch(running, question, receive)
+            return await self._watch(running, question, receive, seconds)
         finally:
             self._waiting -= 1
 
     async def _stream(self, pieces: Iterator[bytes], answer: Answer, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        piece = await loop.run_in_executor(self._threads, next, pieces, None)
+        piece = next(pieces, None)
         following = await loop.run_in_executor(self._threads, next, pieces, None)
-        if following is None:
-            await respond(send, answer.status, piece or b"", answer.media, [])
-            return
         await send(
             {
                 "type": "http.response.start",
@@ -226,13 +229,15 @@ class Dialect:
             piece = following
             following = await loop.run_in_executor(self._threads, next, pieces, None) if more else None
 
-    async def _watch(self, running: Future[Answer], question: Question, receive: Receive) -> Answer:
+    async def _watch(
+        self, running: Future[Answer], question: Question, receive: Receive, seconds: float
+    ) -> Answer:
         """Wait for the answer; past the limit, or when nobody waits for it any more, it is interrupted."""
         answered = asyncio.wrap_future(running)
         gone = asyncio.ensure_future(_gone(receive))
         try:
             first: set[asyncio.Future[Any]] = {answered, gone}
-            await asyncio.wait(first, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(first, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             while not answered.done():
                 # Again and again: between two statements there is nothing to interrupt.
                 running.cancel()
@@ -240,11 +245,13 @@ class Dialect:
                 await asyncio.wait({answered}, timeout=_AGAIN)
         finally:
             gone.cancel()
-        if answered.cancelled() or (question.expired and answered.exception() is not None):
+        if answered.cancelled() or question.expired:
+            # An exception that nobody looks at would be reported.
+            answered.cancelled() or answered.exception()
             raise Refusal(
                 self._timeout_status,
                 "timeout",
-                f"the question took longer than {self._seconds:g} s and was ended",
+                f"the question took longer than {seconds:g} s and was ended",
             )
         return answered.result()
 
@@ -256,7 +263,10 @@ async def _gone(receive: Receive) -> None:
 
 def _answer(route: Route, question: Question) -> Answer:
     try:
-        return route.handler(question)
+        answer = route.handler(question)
+        if not isinstance(answer.body, bytes):
+            answer.body = _begun(answer.body)
+        return answer
     except TooLargeError as error:
         raise Refusal(422, "limit", str(error)) from error
     except InputError as error:
@@ -265,6 +275,18 @@ def _answer(route: Route, question: Question) -> Answer:
         if not question.expired:
             _log.warning("cannot answer %s: %s", route.path, error)
         raise Refusal(503, "storage", str(error), retry_after=5) from error
+
+
+def _begun(pieces: Iterator[bytes]) -> bytes | Iterator[bytes]:
+    """The whole body, or its first piece and the rest."""
+    parts: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        parts.append(piece)
+        size += len(piece)
+        if size >= WHOLE_BYTES:
+            return itertools.chain([b"".join(parts)], pieces)
+    return b"".join(parts)
 
 
 def _form(raw: bytes) -> dict[str, list[str]]:

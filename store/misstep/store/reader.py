@@ -52,7 +52,7 @@ class Reader:
         return self._ends
 
     def rows(
-        self, query: str, parameters: Parameters = (), *, everything: bool = False
+        self, query: str, parameters: Parameters = (), *, everything: bool = False, after: int = -1
     ) -> list[tuple[Any, ...]]:
         """Run a query in which ``{logs}``, ``{samples}``, … stand for tables up to this position.
 
@@ -60,12 +60,15 @@ class Reader:
             query: SQL.
             parameters: for its question marks.
             everything: read the tables without an end.
+            after: of tables only rows behind this position may be left in.
 
         Raises:
             StorageError: the lake cannot be read.
         """
         ends = None if everything else self._ends
-        found: list[tuple[Any, ...]] = self._ask(query, parameters, ends, lambda answer: answer.fetchall())
+        found: list[tuple[Any, ...]] = self._ask(
+            query, parameters, ends, lambda answer: answer.fetchall(), after=after
+        )
         return found
 
     def arrays(
@@ -92,7 +95,7 @@ class Reader:
         batch: int = 1_000_000,
         after: int = -1,
     ) -> Any:
-        """The same, as an Arrow table in chunks of so many rows; of tables only what is `after` may be left out."""
+        """The same, as an Arrow table in chunks of so many rows."""
         return self._ask(
             query, parameters, self._ends, lambda answer: answer.to_arrow_table(batch), tables, after
         )
@@ -125,15 +128,26 @@ class Reader:
         self._ends = None if self._everyone else {own.number: self.position[0]}
 
     def _look(self, until: int) -> tuple[int, int]:
-        for condition in ("seq > (SELECT seq FROM memory.main.floor)", "true"):
+        # Nearly always memory knows; positions are in the order of receipt.
+        for after in (self._floor(), -1):
             rows = self.rows(
                 f"SELECT max(seq), max(received) FROM {{requests}} "
-                f"WHERE received < ? AND {self._hot.origin.holds()} AND {condition}",
+                f"WHERE received < ? AND {self._hot.origin.holds()} AND seq > {after}",
                 [until],
+                after=after,
             )
             if rows and rows[0][0] is not None:
                 return int(rows[0][0]), int(rows[0][1])
         return 0, 0
+
+    def _floor(self) -> int:
+        with self._lock:
+            try:
+                if self._cursor is None:
+                    self._begin()
+                return self._sources.floor
+            except duckdb.Error as error:
+                raise StorageError(f"the store cannot be read: {error}") from error
 
     def _ask(
         self,

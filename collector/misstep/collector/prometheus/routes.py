@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,7 +12,6 @@ from misstep.collector.prometheus import catalog, render
 from misstep.collector.prometheus.errors import OUT_OF_TIME, PrometheusRefusal, refused, shape
 from misstep.collector.prometheus.parameters import duration, limit, moment, now, query_text
 from misstep.core.clock import SECOND
-from misstep.core.errors import StorageError
 from misstep.store.promql import query
 from misstep.store.promql.errors import QueryError
 from misstep.store.promql.evaluate import Options
@@ -30,8 +27,8 @@ AT_ONCE = 20
 def dialect(context: Context, *, seconds: float = SECONDS_LIMIT) -> Dialect:
     """Prometheus' API over what the context has."""
     both = {
-        "query": _timed(_query, seconds),
-        "query_range": _timed(_query_range, seconds),
+        "query": _timed(_query),
+        "query_range": _timed(_query_range),
         "query_exemplars": catalog.exemplars,
         "series": catalog.series,
         "labels": catalog.labels,
@@ -44,11 +41,12 @@ def dialect(context: Context, *, seconds: float = SECONDS_LIMIT) -> Dialect:
         "alerts": catalog.alerts,
         "status/buildinfo": catalog.buildinfo,
     }
-    routes = [Route(f"{PREFIX}/{path}", _guarded(handler)) for path, handler in both.items()]
+    allowed = _allowed(seconds)
+    routes = [Route(f"{PREFIX}/{path}", _guarded(handler), seconds=allowed) for path, handler in both.items()]
     routes += [Route(f"{PREFIX}/{path}", _guarded(handler), ("GET",)) for path, handler in reads.items()]
     routes.append(Route(f"{PREFIX}/openapi.json", catalog.description, ("GET",)))
     return Dialect(
-        [f"{PREFIX}/"], routes, context, shape, seconds=seconds + 5, threads=AT_ONCE, timeout_status=503
+        [f"{PREFIX}/"], routes, context, shape, seconds=seconds, threads=AT_ONCE, timeout_status=503
     )
 
 
@@ -73,36 +71,33 @@ def _format(question: Question) -> Answer:
     return Answer(render.document(promql_parser.parse(text).prettify()))
 
 
-def _timed(
-    run: Callable[[Question, Options], Iterator[bytes]], seconds: float
-) -> Callable[[Question], Answer]:
-    """A query with its limit of time: DuckDB is interrupted, and numpy is asked between its steps."""
+def _timed(run: Callable[[Question, Options], Iterator[bytes]]) -> Callable[[Question], Answer]:
+    """A query that can be ended: DuckDB is interrupted, and numpy is asked between its steps."""
 
     def handle(question: Question) -> Answer:
-        allowed = min(duration(question, "timeout", round(seconds * SECOND)) / SECOND, seconds)
-        deadline = time.monotonic() + allowed
-
         def check() -> None:
-            if question.expired or time.monotonic() >= deadline:
+            if question.expired:
                 raise QueryError("timeout", OUT_OF_TIME)
 
-        timer = threading.Timer(allowed, question.interrupt)
-        timer.daemon = True
-        timer.start()
-        try:
-            options = Options(
-                lookback=max(duration(question, "lookback_delta", Options.lookback), 1), check=check
-            )
-            with np.errstate(all="ignore"):
-                return Answer(run(question, options))
-        except StorageError as error:
-            if question.expired:
-                raise PrometheusRefusal("timeout", OUT_OF_TIME) from error
-            raise
-        finally:
-            timer.cancel()
+        options = Options(
+            lookback=max(duration(question, "lookback_delta", Options.lookback), 1), check=check
+        )
+        with np.errstate(all="ignore"):
+            return Answer(run(question, options))
 
     return handle
+
+
+def _allowed(most: float) -> Callable[[Question], float]:
+    """Seconds that a query may take: those that it says itself, up to a limit."""
+
+    def allowed(question: Question) -> float:
+        asked = duration(question, "timeout", round(most * SECOND)) / SECOND
+        if asked <= 0:
+            raise PrometheusRefusal("timeout", OUT_OF_TIME)
+        return min(asked, most)
+
+    return allowed
 
 
 def _guarded(handler: Callable[[Question], Answer]) -> Callable[[Question], Answer]:
