@@ -76,7 +76,11 @@ def _label(point: Any, labels: dict[str, str]) -> None:
 
 def general(body: bytes) -> Reading | None:
     """What the general decoder says, where it takes the request whole."""
-    return ingest.read_points(body)
+    return ingest.read_points([body])[0]
+
+
+def layout_of(body: bytes) -> Layout | None:
+    return Layout.of([body], ingest.read_points)[0]
 
 
 def same(one: Reading, other: Reading) -> bool:
@@ -108,7 +112,7 @@ def renumbered(body: bytes, seed: int) -> bytes:
 
 @given(requests(), st.integers(0, 2**32))
 def test_other_numbers_are_read_as_the_general_way_reads_them(body: bytes, seed: int) -> None:
-    layout = Layout.of(body, general)
+    layout = layout_of(body)
     following = renumbered(body, seed)
     expected = general(following)
     if layout is None or expected is None:
@@ -119,10 +123,21 @@ def test_other_numbers_are_read_as_the_general_way_reads_them(body: bytes, seed:
         assert read is not None
 
 
+@given(st.lists(requests(), min_size=2, max_size=4), st.integers(0, 2**32))
+def test_layouts_that_are_made_together_read_as_those_made_alone(bodies: list[bytes], seed: int) -> None:
+    for body, together in zip(bodies, Layout.of(bodies, ingest.read_points), strict=True):
+        alone = layout_of(body)
+        assert (alone is None) == (together is None)
+        if alone is not None and together is not None:
+            read, expected = (layout.read(renumbered(body, seed)) for layout in (together, alone))
+            assert (read is None) == (expected is None)
+            assert read is None or expected is None or same(read, expected)
+
+
 @settings(max_examples=200)
 @given(requests(), st.data())
 def test_any_change_of_bytes_is_read_right_or_left_to_the_general_way(body: bytes, data: Any) -> None:
-    layout = Layout.of(body, general)
+    layout = layout_of(body)
     if layout is None:
         return
     changed = bytearray(body)
@@ -142,7 +157,7 @@ def test_what_is_no_request_has_no_layout(data: bytes) -> None:
     layouts = Layouts()
     assert layouts.read(data) is None
     for _ in range(3):
-        layouts.learn(data, lambda body: None)
+        layouts.learn([data], lambda bodies: [None] * len(bodies))
     assert layouts.read(data) is None
 
 
@@ -157,11 +172,10 @@ def body_of(node: int, sweep: int, series: int = 8) -> bytes:
     return bytes(request.SerializeToString())
 
 
-def test_a_sender_is_known_after_its_second_request() -> None:
+def test_a_sender_is_known_after_its_first_request() -> None:
     layouts = Layouts()
-    for sweep in range(2):
-        assert layouts.read(body_of(1, sweep)) is None
-        layouts.learn(body_of(1, sweep), general)
+    assert layouts.read(body_of(1, 0)) is None
+    layouts.learn([body_of(1, 0)], ingest.read_points)
     known = layouts.read(body_of(1, 5))
     assert known is not None and known.reading.value.tolist() == [5 + n / 8 for n in range(8)]
     assert layouts.read(body_of(2, 5)) is None
@@ -171,10 +185,10 @@ def test_a_sender_whose_shape_changes_each_time_is_tried_ever_more_seldom() -> N
     layouts = Layouts()
     made = 0
 
-    def counted(body: bytes) -> Reading | None:
+    def counted(bodies: list[bytes]) -> list[Reading | None]:
         nonlocal made
-        made += 1
-        return general(body)
+        made += len(bodies)
+        return ingest.read_points(bodies)
 
     rng = random.Random(3)
     for sweep in range(400):
@@ -186,7 +200,7 @@ def test_a_sender_whose_shape_changes_each_time_is_tried_ever_more_seldom() -> N
             point.attributes[0].value.string_value = str(number)
         body = request.SerializeToString()
         if layouts.read(body) is None:
-            layouts.learn(body, counted)
+            layouts.learn([body], counted)
     assert made < 12
 
 
@@ -195,7 +209,7 @@ def test_memory_is_bounded() -> None:
     layouts = Layouts(limit)
     for sweep in range(2):
         for node in range(400):
-            layouts.learn(body_of(node, sweep), general)
+            layouts.learn([body_of(node, sweep)], ingest.read_points)
     assert 0 < layouts.bytes <= limit
     assert layouts.read(body_of(399, 3)) is not None
     assert layouts.read(body_of(0, 3)) is None
@@ -203,7 +217,7 @@ def test_memory_is_bounded() -> None:
 
 def test_a_time_before_1970_goes_the_general_way() -> None:
     body = body_of(1, 0)
-    layout = Layout.of(body, general)
+    layout = layout_of(body)
     assert layout is not None
     odd = body.replace(struct.pack("<Q", NOW), struct.pack("<q", -1))
     assert len(odd) == len(body) and layout.read(odd) is None
@@ -214,12 +228,12 @@ def test_other_kinds_have_no_layout(name: str) -> None:
     request = ExportMetricsServiceRequest()
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="m")
     getattr(metric, name).data_points.add(time_unix_nano=NOW, count=1)
-    assert Layout.of(request.SerializeToString(), general) is None
+    assert layout_of(request.SerializeToString()) is None
 
 
 def test_bits_of_a_stale_marker_survive() -> None:
     body = body_of(1, 0, series=1)
-    layout = Layout.of(body, general)
+    layout = layout_of(body)
     stale = body.replace(struct.pack("<d", 0.0), struct.pack("<Q", 0x7FF0000000000002))
     assert layout is not None
     read = layout.read(stale)

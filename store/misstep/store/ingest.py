@@ -5,6 +5,7 @@ One undecodable payload fails a whole group without saying which: the group is h
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -296,9 +297,13 @@ class Ingest:
 
     def learn_layouts(self, payloads: Sequence[bytes], verdicts: Sequence[Verdict]) -> None:
         """Metric requests that had to be decoded: those that were accepted whole may be read faster next time."""
-        for payload, verdict in zip(payloads, verdicts, strict=True):
-            if not verdict.undecodable and not verdict.codes.any() and not verdict.extra:
-                self.layouts.learn(payload, read_points)
+        whole = [
+            payload
+            for payload, verdict in zip(payloads, verdicts, strict=True)
+            if not verdict.undecodable and not verdict.codes.any() and not verdict.extra
+        ]
+        if whole:
+            self.layouts.learn(whole, read_points)
 
     def _learn(self, learned: _Learned) -> None:
         for ids, received in learned.live:
@@ -335,15 +340,30 @@ def event_hashes(ids: NDArray[Any]) -> U64:
     return np.fromiter(map(hash, ids), np.int64, len(ids)).view(np.uint64)
 
 
-def read_points(payload: bytes) -> Reading | None:
-    """The points of one request, if they are all that is in it and none is rejected."""
+def read_points(payloads: list[bytes]) -> list[Reading | None]:
+    """The points of each request, if they are all that is in it and none is rejected."""
     try:
-        metrics = Metrics([payload])
+        metrics = Metrics(payloads)
     except otlp.UndecodableError:
-        return None
-    if metrics.codes.any() or metrics.has_exemplars:
-        return None
-    return Reading(metrics.series, metrics.metric, metrics.ts, metrics.value)
+        return (
+            [one for payload in payloads for one in read_points([payload])] if len(payloads) > 1 else [None]
+        )
+    more = metrics.codes != 0
+    more[metrics.with_exemplars()] = True
+    odd = np.zeros(len(payloads), np.bool_)
+    odd[metrics.request[more]] = True
+    bounds = np.searchsorted(metrics.request[metrics.point], np.arange(len(payloads) + 1)).tolist()
+    return [
+        None
+        if odd[place]
+        else Reading(
+            metrics.series[first:last],
+            metrics.metric[first:last],
+            metrics.ts[first:last],
+            metrics.value[first:last],
+        )
+        for place, (first, last) in enumerate(itertools.pairwise(bounds))
+    ]
 
 
 def _decode(

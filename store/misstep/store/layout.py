@@ -11,8 +11,8 @@ number of our choice in each place, and of where the decoder then finds these nu
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from misstep.store.columns import I64, U64
 from misstep.store.verdict import Verdict
+from misstep.store.walk import Numbers, Points, walk
 
 _EIGHT = np.arange(8)
 _TIME = 1 << 60
@@ -41,34 +42,7 @@ class Reading(NamedTuple):
         return len(self.ts)
 
 
-class _Numbers:
-    """Offsets of numbers of one kind, and the point that each belongs to."""
-
-    def __init__(self) -> None:
-        self.at: list[int] = []
-        self.point: list[int] = []
-
-    def add(self, at: int, point: int) -> None:
-        self.at.append(at)
-        self.point.append(point)
-
-    @property
-    def places(self) -> I64:
-        """Offsets of their bytes, shape (n, 8)."""
-        return np.array(self.at, np.int64).reshape(-1, 1) + _EIGHT
-
-
-class _Points:
-    """Offsets of the eight bytes of each number in a request, by what they hold."""
-
-    def __init__(self) -> None:
-        self.times: list[int] = []
-        self.reals = _Numbers()
-        self.wholes = _Numbers()
-        self.totals = _Numbers()
-        self.buckets = _Numbers()
-        self.first_bucket: list[int] = []
-        self.unread: list[int] = []
+Decode = Callable[[list[bytes]], list[Reading | None]]
 
 
 class Layout:
@@ -80,42 +54,45 @@ class Layout:
         size: bytes that it holds.
     """
 
-    def __init__(self, body: bytes, points: _Points, answer: Reading) -> None:
+    def __init__(self, body: bytes, points: Points, answer: Reading) -> None:
         """Raises ValueError where the decoder's answer to the probe is not made of the request's own numbers."""
         self.series, self.metric = answer.series, answer.metric
         self.refreshed = 0
         self.verdict = Verdict(np.zeros(len(answer), np.uint8))
-        self._time_at = np.array(points.times, np.int64)[:, None] + _EIGHT
-        self._real_at, self._whole_at = points.reals.places, points.wholes.places
-        self._total_at, self._bucket_at = points.totals.places, points.buckets.places
-        self._since = np.array(points.first_bucket, np.int64)
-        unread = np.array(points.unread, np.int64).reshape(-1, 1) + _EIGHT
+        self._time_at = _bytes_at(points.times)
+        self._real_at, self._whole_at = _bytes_at(points.reals.at), _bytes_at(points.wholes.at)
+        self._total_at, self._bucket_at = _bytes_at(points.totals.at), _bytes_at(points.buckets.at)
+        self._since = _since(points.buckets)
         self._keep = np.full(len(body), 255, np.uint8)
+        unread = _bytes_at(points.unread)
         for places in (self._time_at, self._real_at, self._whole_at, self._total_at, self._bucket_at, unread):
             self._keep[places.ravel()] = 0
         self._rest = (np.frombuffer(body, np.uint8) & self._keep).tobytes()
-        own = points.reals.point + points.wholes.point + points.totals.point + points.buckets.point
-        self._find_rows(own, answer)
-        self.size = 2 * len(body) + 80 * (len(own) + len(points.times)) + 12 * len(self.series)
+        self._find_rows(points, answer)
+        self.size = 2 * len(body) + 80 * sum(len(numbers) for numbers in points.numbers) + 92 * len(answer)
 
     @classmethod
-    def of(cls, body: bytes, decode: Callable[[bytes], Reading | None]) -> Layout | None:
-        """The layout of a well-formed request; None where it has none.
+    def of(cls, bodies: Sequence[bytes], decode: Decode) -> list[Layout | None]:
+        """The layouts of well-formed requests; None for one that has none.
 
         Args:
-            body: a request that was accepted whole.
-            decode: the general decoder; None where it rejects a point or finds more in a request than points.
+            bodies: requests that were accepted whole.
+            decode: the general decoder; None for a request where it rejects a point or finds more than points.
         """
-        points = _Points()
         try:
-            for metric in _metrics(body):
-                _walk(body, metric, points)
-            probe = bytearray(body)
-            _mark(probe, points)
-            answer = decode(bytes(probe))
-            return cls(body, points, answer) if answer is not None and points.times else None
-        except (ValueError, IndexError, struct.error):
-            return None
+            found = walk(bodies)
+        except (ValueError, IndexError):
+            return [one for body in bodies for one in cls.of([body], decode)] if len(bodies) > 1 else [None]
+        able = [
+            (place, points) for place, points in enumerate(found) if points is not None and len(points.times)
+        ]
+        answers = decode([_probe(bodies[place], points) for place, points in able]) if able else []
+        layouts: list[Layout | None] = [None] * len(bodies)
+        for (place, points), answer in zip(able, answers, strict=True):
+            if answer is not None:
+                with contextlib.suppress(ValueError):
+                    layouts[place] = cls(bodies[place], points, answer)
+        return layouts
 
     def read(self, body: bytes) -> Reading | None:
         """The request's points, or None where it has another layout or a time that no Unix nanoseconds can be."""
@@ -138,148 +115,58 @@ class Layout:
         wholes = x.take(self._whole_at).view("<i8").ravel().astype(np.float64)
         return np.concatenate([reals, wholes, totals, buckets, _ONE])[self._row_value]
 
-    def _find_rows(self, own: list[int], answer: Reading) -> None:
-        """For each row of the decoder: which of our numbers it is.
-
-        Args:
-            own: the point of each number, in the order of `_marks`.
-        """
-        known = {
-            (_TIME + point, value): place
-            for place, (point, value) in enumerate(zip(own, self._marks(), strict=True))
-        }
-        rows = zip(answer.ts.tolist(), answer.value.tolist(), strict=True)
-        places = [len(own) if row[1] == 1.0 else known.get(row, -1) for row in rows]
-        if min(places, default=-1) < 0:
+    def _find_rows(self, points: Points, answer: Reading) -> None:
+        """For each row of the decoder: which of our numbers it is."""
+        own = np.concatenate([numbers.point for numbers in points.numbers])
+        # Point and value as one number that can be sorted; both are exact in a float.
+        known = own + 1j * _marks(points)
+        rows = (answer.ts - _TIME) + 1j * answer.value
+        order = np.argsort(known)
+        places = order[np.minimum(np.searchsorted(known[order], rows), len(order) - 1)]
+        one = answer.value == 1.0
+        if not (one | (known[places] == rows)).all():
             raise ValueError("a row is not made of a number of the request")
-        self._row_value = np.array(places, np.int64)
+        places[one] = len(own)
+        self._row_value = places
         self._row_time = answer.ts - _TIME
-        self._simple = places == list(range(len(self._real_at)))
-
-    def _marks(self) -> list[float]:
-        """The values to which `_mark`'s numbers lead: reals, wholes, totals, buckets."""
-        running = np.zeros(len(self._bucket_at) + 1)
-        np.cumsum(np.arange(len(self._bucket_at)) + _BUCKET, out=running[1:])
-        counted = ((len(self._real_at), _REAL), (len(self._whole_at), _WHOLE), (len(self._total_at), _TOTAL))
-        found = [float(first + i) for number, first in counted for i in range(number)]
-        found += (running[1:] - running[self._since]).tolist()
-        return found
+        self._simple = np.array_equal(places, np.arange(len(self._real_at)))
 
 
-def _mark(probe: bytearray, points: _Points) -> None:
-    kinds: tuple[tuple[str, float, list[int]], ...] = (
-        ("<Q", _TIME, points.times),
-        ("<d", _REAL, points.reals.at),
-        ("<q", _WHOLE, points.wholes.at),
-        ("<Q", _TOTAL, points.totals.at),
-        ("<Q", _BUCKET, points.buckets.at),
+def _bytes_at(places: I64) -> I64:
+    """Offsets of the bytes of numbers, shape (n, 8)."""
+    return places.reshape(-1, 1) + _EIGHT
+
+
+def _since(buckets: Numbers) -> I64:
+    """For each bucket the place of the first of its histogram."""
+    return np.searchsorted(buckets.point, buckets.point)
+
+
+def _marks(points: Points) -> NDArray[np.float64]:
+    """The values to which the numbers of a probe lead: reals, wholes, totals, buckets."""
+    running = np.zeros(len(points.buckets.at) + 1)
+    np.cumsum(np.arange(len(points.buckets.at)) + _BUCKET, out=running[1:])
+    return np.concatenate(
+        [
+            _REAL + np.arange(len(points.reals.at)),
+            _WHOLE + np.arange(len(points.wholes.at)),
+            _TOTAL + np.arange(len(points.totals.at)),
+            running[1:] - running[_since(points.buckets)],
+        ]
+    )
+
+
+def _probe(body: bytes, points: Points) -> bytes:
+    """The request with numbers of our choice."""
+    probe = np.frombuffer(body, np.uint8).copy()
+    kinds: tuple[tuple[str, float, I64], ...] = (
+        ("<i8", _TIME, points.times),
+        ("<f8", _REAL, points.reals.at),
+        ("<i8", _WHOLE, points.wholes.at),
+        ("<i8", _TOTAL, points.totals.at),
+        ("<i8", _BUCKET, points.buckets.at),
     )
     for kind, first, places in kinds:
-        for number, at in enumerate(places):
-            struct.pack_into(kind, probe, at, first + number)
-
-
-# -- the walk: field numbers of opentelemetry/proto/metrics/v1/metrics.proto ------------------------------------------
-
-
-def _metrics(body: bytes) -> Iterator[tuple[int, int]]:
-    """Where each Metric stands: resource_metrics = 1, scope_metrics = 2, metrics = 2."""
-    for _, _, start, end in _fields(body, 0, len(body), 1):
-        for _, _, inner, inner_end in _fields(body, start, end, 2):
-            for _, _, metric, metric_end in _fields(body, inner, inner_end, 2):
-                yield metric, metric_end
-
-
-def _walk(body: bytes, metric: tuple[int, int], points: _Points) -> None:
-    """Gauge = 5, sum = 7, histogram = 9; data_points = 1 in each. Other kinds have no layout."""
-    for field, wire, start, end in _fields(body, *metric):
-        if wire == 2 and field in (5, 7):
-            for _, _, point, point_end in _fields(body, start, end, 1):
-                _number(body, point, point_end, points)
-        elif wire == 2 and field == 9:
-            for _, _, point, point_end in _fields(body, start, end, 1):
-                _histogram(body, point, point_end, points)
-        elif field in (10, 11):
-            raise ValueError("exponential histograms and summaries have no layout")
-
-
-def _number(body: bytes, start: int, end: int, points: _Points) -> None:
-    """NumberDataPoint: start_time_unix_nano = 2, time_unix_nano = 3, as_double = 4, as_int = 6."""
-    time = value = kind = 0
-    for field, wire, at, _ in _fields(body, start, end):
-        if wire == 1 and field == 2:
-            points.unread.append(at)
-        elif wire == 1 and field == 3:
-            time = at
-        elif wire == 1 and field in (4, 6):
-            value, kind = at, field
-    if not time or not value:
-        raise ValueError("a point without time or value")
-    (points.reals if kind == 4 else points.wholes).add(value, len(points.times))
-    points.times.append(time)
-
-
-def _histogram(body: bytes, start: int, end: int, points: _Points) -> None:
-    """HistogramDataPoint: start 2, time_unix_nano 3, count 4, sum 5, bucket_counts 6 (packed), min 11, max 12."""
-    time = total = 0
-    point = len(points.times)
-    buckets = range(0)
-    for field, wire, at, until in _fields(body, start, end):
-        if wire == 1 and field in (2, 11, 12):
-            points.unread.append(at)
-        elif wire == 1 and field == 3:
-            time = at
-        elif wire == 1 and field == 4:
-            total = at
-        elif wire == 1 and field == 5:
-            points.reals.add(at, point)
-        elif wire == 2 and field == 6:
-            if len(buckets) or (until - at) % 8:
-                raise ValueError("bucket counts in two parts")
-            buckets = range(at, until, 8)
-    if not time or not total:
-        raise ValueError("a histogram without time or count")
-    points.times.append(time)
-    points.totals.add(total, point)
-    points.first_bucket += [len(points.buckets.at)] * len(buckets)
-    for at in buckets:
-        points.buckets.add(at, point)
-
-
-def _fields(body: bytes, at: int, end: int, only: int = 0) -> Iterator[tuple[int, int, int, int]]:
-    """Field number, wire type, start and end of the value; with `only` the messages of that field alone."""
-    while at < end:
-        key, at = varint(body, at)
-        field, wire = key >> 3, key & 7
-        if wire == 2:
-            size, at = varint(body, at)
-            start, at = at, at + size
-        elif wire == 1:
-            start, at = at, at + 8
-        elif wire == 5:
-            start, at = at, at + 4
-        elif wire == 0:
-            start = at
-            _, at = varint(body, at)
-        else:
-            raise ValueError("a group")
-        if at > end:
-            raise ValueError("a field that is longer than its message")
-        if not only or (field == only and wire == 2):
-            yield field, wire, start, at
-
-
-def varint(body: bytes, at: int) -> tuple[int, int]:
-    """A base-128 integer and the offset behind it.
-
-    Raises:
-        IndexError: the bytes end within it.
-    """
-    number = shift = 0
-    while True:
-        byte = body[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, at
-        shift += 7
+        marks = (np.arange(len(places)) + np.dtype(kind).type(first)).astype(kind)
+        probe[_bytes_at(places)] = marks.view(np.uint8).reshape(-1, 8)
+    return probe.tobytes()

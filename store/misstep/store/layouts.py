@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from misstep.store.layout import Layout, Reading, varint
+from misstep.store.layout import Decode, Layout, Reading
 
 BYTES = 128 * 1024 * 1024
 """Memory that layouts may take; the ones that were made longest ago go first."""
 
 _SENDERS = 100_000
 _NAME_BYTES = 512
+_WORTH = 64
+"""Readings after which the making of a layout has paid."""
+
+_Key = tuple[int, bytes]
+"""Length of a request, and its sender."""
 
 
 class Known(NamedTuple):
@@ -24,14 +29,22 @@ class Known(NamedTuple):
 class _Tries:
     """How often a sender's requests could not be read, and how often they have to fail before a layout is made."""
 
-    __slots__ = ("misses", "until")
+    __slots__ = ("hits", "misses", "until")
 
     def __init__(self) -> None:
-        self.misses, self.until = 0, 2
+        self.misses, self.until, self.hits = 0, 1, 0
+
+    def due(self) -> bool:
+        """Count a miss; whether a layout is to be made now."""
+        self.misses += 1
+        if self.misses < self.until:
+            return False
+        self.misses, self.hits, self.until = 0, 0, min(1024, 2 * self.until)
+        return True
 
 
 class Layouts:
-    """Reads what it can; what it cannot read it learns, once it comes again.
+    """Reads what it can; what it cannot read it learns.
 
     `read` may be called from any thread, `learn` from one at a time. Making a layout costs as much as some
     hundred readings, so a sender whose requests look different each time is tried ever more seldom.
@@ -39,49 +52,68 @@ class Layouts:
 
     def __init__(self, limit: int = BYTES) -> None:
         self._limit = limit
-        self._layouts: dict[bytes, Layout] = {}
+        self._layouts: dict[_Key, Layout] = {}
         self._tries: dict[bytes, _Tries] = {}
         self.bytes = 0
 
     def read(self, body: bytes) -> Known | None:
-        """A request's points by the layout of its sender's last one; None where there is none or it does not fit."""
-        key = _key(body)
+        """A request's points by the layout of one before it; None where there is none that fits."""
+        key = len(body), _sender(body)
         layout = self._layouts.get(key)
         reading = layout.read(body) if layout is not None else None
         if layout is None or reading is None:
             return None
-        self._tries.pop(key, None)
+        tries = self._tries.get(key[1])
+        if tries is not None:
+            tries.hits += 1
+            if tries.hits >= _WORTH:
+                self._tries.pop(key[1], None)
         return Known(layout, reading)
 
-    def learn(self, body: bytes, decode: Callable[[bytes], Reading | None]) -> None:
-        """A request was not read but decoded and accepted whole: take its layout if that seems worth it."""
-        key = _key(body)
-        tries = self._tries.setdefault(key, _Tries())
-        if len(self._tries) > _SENDERS:
+    def learn(self, bodies: Sequence[bytes], decode: Decode) -> None:
+        """Requests were not read but decoded and accepted whole: take their layouts where that seems worth it."""
+        due: dict[_Key, bytes] = {}
+        for body in bodies:
+            key = len(body), _sender(body)
+            if key not in due and self._tries.setdefault(key[1], _Tries()).due():
+                due[key] = body
+        while len(self._tries) > _SENDERS:
             self._tries.pop(next(iter(self._tries)), None)
-        tries.misses += 1
-        if tries.misses < tries.until:
-            return
-        tries.misses, tries.until = 0, min(1024, 2 * tries.until)
-        self._forget(key)
-        layout = Layout.of(body, decode)
-        if layout is not None:
-            self._layouts[key] = layout
-            self.bytes += layout.size
+        for key, layout in zip(due, Layout.of(list(due.values()), decode), strict=True):
+            self._forget(key)
+            if layout is not None:
+                self._layouts[key] = layout
+                self.bytes += layout.size
         while self.bytes > self._limit:
             self._forget(next(iter(self._layouts)))
 
-    def _forget(self, key: bytes) -> None:
+    def _forget(self, key: _Key) -> None:
         layout = self._layouts.pop(key, None)
         if layout is not None:
             self.bytes -= layout.size
 
 
-def _key(body: bytes) -> bytes:
-    """Length and first resource: two nodes never share an entry (if they did, each would evict the other)."""
+def _sender(body: bytes) -> bytes:
+    """The first resource: two nodes never share an entry (if they did, each would evict the other)."""
     try:
         _, at = varint(body, 1)
         size, at = varint(body, at + 1)
     except IndexError:
         return b""
-    return b"%d " % len(body) + body[at : at + min(size, _NAME_BYTES)]
+    return body[at : at + min(size, _NAME_BYTES)]
+
+
+def varint(body: bytes, at: int) -> tuple[int, int]:
+    """A base-128 integer and the offset behind it.
+
+    Raises:
+        IndexError: the bytes end within it.
+    """
+    number = shift = 0
+    while True:
+        byte = body[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7

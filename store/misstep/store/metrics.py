@@ -96,10 +96,9 @@ class Metrics:
     def __len__(self) -> int:
         return len(self.request)
 
-    @property
-    def has_exemplars(self) -> bool:
-        """Whether any point brings one."""
-        return any(len(found) for _, found in self._exemplars())
+    def with_exemplars(self) -> I64:
+        """Indices of points that bring some, each as often as it does."""
+        return np.concatenate([np.zeros(0, np.int64), *(point for point, _ in self._exemplars())])
 
     def labels_per_point(self) -> I64:
         """How many labels each point's series have at most, resource labels included."""
@@ -257,7 +256,7 @@ class Metrics:
         blocks.append(self._target_rows())
         self.codes[self._time < 0] = CODE["time_out_of_range"]
         told = [block for block in blocks if len(block.point)] or blocks[:1]
-        rows = Rows.joined(*told).sorted() if len(told) > 1 else told[0]
+        rows = blocks[0] if len(told) == 1 and told[0] is blocks[0] else Rows.joined(*told).sorted()
         self.point, self._suffix, self._bound, self.value = rows
         self.ts = self._time[self.point]
         self.value.view(np.uint64)[self._stale[self.point]] = STALE
