@@ -62,8 +62,8 @@ def test_a_stray_init_would_be_fatal(tmp_path: Path) -> None:
     assert subprocess.run(run, check=False, stderr=subprocess.DEVNULL).returncode == 1
 
 
-def test_the_agent_installs_nothing() -> None:
-    assert PROJECT["project"]["dependencies"] == []
+def test_the_agent_installs_no_module_that_it_imports() -> None:
+    assert PROJECT["project"]["dependencies"] == ["py-spy>=0.4.1"]  # a program
 
 
 def test_every_extra_that_is_named_exists() -> None:

@@ -214,7 +214,7 @@ class _Teller:
             "rank": self.c10d.get_rank() if default else int(environ.get("RANK", "-1")),
             "world_size": self.c10d.get_world_size() if default else int(environ.get("WORLD_SIZE", "0")),
             "groups": groups,
-            "server": self.server,
+            "handlers": _handlers() if self.server else [],
             "argv": list(getattr(sys, "orig_argv", None) or sys.argv)[:64],
             "torch": str(getattr(sys.modules.get("torch"), "__version__", "")),
             "environ": {
@@ -226,6 +226,14 @@ class _Teller:
                 if name in environ
             },
         }  # fmt: skip
+
+
+def _handlers():
+    """Handlers of torch's worker server that hold a Flight Recorder; NCCL keeps one of its own."""
+    from torch._C import _distributed_c10d as bindings
+
+    nccl = ["dump_nccl_trace_json"] if hasattr(bindings, "_dump_nccl_trace_json") else []
+    return [*nccl, "fr_trace_json"]
 
 
 def _stacks():

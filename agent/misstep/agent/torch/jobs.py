@@ -1,0 +1,218 @@
+"""Training jobs: which ranks belong together, what their session is called, when it begins and ends."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+
+from misstep.agent import pids, procfs
+from misstep.agent.context import Context
+from misstep.agent.otlp import Value
+from misstep.agent.probe import OK, SourceState, off, unsupported
+from misstep.agent.records import INFO, WARNING, Records
+from misstep.agent.roles import shown
+from misstep.agent.torch.rank import Rank
+from misstep.core import names
+from misstep.core.clock import SECOND
+from misstep.core.identity import Session, process_id
+
+_LAUNCHERS = ("torchrun", "torch.distributed", "accelerate", "deepspeed", "lightning")
+_KEEP = 30 * SECOND
+_NO_HOOK = "misstep run -- torchrun …"
+
+
+class Job:
+    """One life of a training job on this machine.
+
+    Attributes:
+        launcher: pid of the process that started its ranks, or 0.
+        ranks: by number, those that live and those that ended.
+        ended: monotonic nanoseconds, 0 while it lives.
+    """
+
+    def __init__(self, session: str, launcher: int, started: int) -> None:
+        self.session, self.launcher, self.started = session, launcher, started
+        self.launcher_start = pids.start_ticks(launcher) if launcher else 0
+        self.ranks: dict[int, Rank] = {}
+        self.alive: set[int] = set()
+        self.ended = 0
+
+
+class Jobs:
+    """Puts ranks into jobs. Belongs to the agent's main thread."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._boot = procfs.boot_time()
+        self._jobs: dict[tuple[str, ...], Job] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    def sessions(self) -> list[str]:
+        """Those that live."""
+        return [job.session for job in self._jobs.values() if not job.ended]
+
+    def admit(self, rank: Rank, out: Records) -> None:
+        """A rank with its number: give it a session, and say what is new of it."""
+        key = self._key(rank)
+        job = self._jobs.get(key)
+        if job is None or (job.ended and rank.pid not in job.alive):
+            job = self._jobs[key] = self._begin(rank, key, out)
+        known = job.ranks.get(rank.number)
+        if (
+            known is not None
+            and known is not rank
+            and not known.hello
+            and rank.hello
+            and known.pid == rank.pid
+        ):
+            known = None  # seen from outside first, and now through its hook
+        if known is not None and known is not rank and known.pid in job.alive:
+            return  # a child that inherited its parent's number
+        job.ranks[rank.number] = rank
+        job.alive.add(rank.pid)
+        rank.session = job.session
+        self._context.workload.register(rank.pid, session=job.session, role="rank")
+        self._tell(rank, job, out)
+
+    def watch(self, out: Records) -> None:
+        """Close the jobs whose processes are gone; say of the others what can be read."""
+        now = self._context.clock.monotonic()
+        for key, job in list(self._jobs.items()):
+            if job.ended:
+                if now - job.ended > _KEEP:
+                    del self._jobs[key]
+                continue
+            starts = {rank.pid: rank.start for rank in job.ranks.values()}
+            job.alive = {pid for pid in job.alive if pids.is_running(pid, starts.get(pid, 0))}
+            if job.alive or pids.is_running(job.launcher, job.launcher_start):
+                self._context.coverage.report("torch_collectives", self._state(job), job.session)
+            elif job.session.split("/")[1:2] != ["ray"]:
+                self._end(job, now, out)
+            else:
+                job.ended = now
+
+    # -- naming ------------------------------------------------------------------------------------
+    def _key(self, rank: Rank) -> tuple[str, ...]:
+        held = self._context.workload.find(rank.pid)
+        environ = {**(held.environment if held is not None else {}), **rank.hello.get("environ", {})}
+        run, port = str(environ.get("TORCHELASTIC_RUN_ID", "")), str(environ.get("MASTER_PORT", ""))
+        if run and run != "none":
+            return (run,)
+        if port:
+            return (str(environ.get("MASTER_ADDR", "")), port)
+        return ("parent", str(pids.parent(rank.pid)))
+
+    def _begin(self, rank: Rank, key: tuple[str, ...], out: Records) -> Job:
+        workload = self._context.workload
+        process = workload.find(rank.pid)
+        began = self._boot + rank.start * SECOND // procfs.TICKS
+        if process is not None and process.session and "/ray/" in process.session:
+            return Job(process.session, 0, began)  # Ray started these ranks: its session is theirs
+        words = rank.hello.get("argv") or _arguments(rank.pid)
+        when = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(began // SECOND))
+        session = str(
+            Session(
+                self._context.settings.site, "torch", _name(words), f"{when}_{key[-1][:8].replace('/', '_')}"
+            )
+        )
+        launcher = _launcher(rank.pid)
+        job = Job(session, launcher, began)
+        for pid in _above(rank.pid):
+            known = workload.find(pid)
+            if pid == launcher or (known is not None and known.role == "command"):
+                workload.register(pid, session=session, role="launcher" if pid == launcher else "command")
+        started_by = process.environment.get("MISSTEP_STARTED_BY", "") if process is not None else ""
+        out.event(
+            "session.start", entity=f"session/{session}", session=session, time=began, body=shown(words),
+            attributes={
+                names.COMMAND: shown(words), names.WORLD_SIZE: rank.world, names.PID: launcher,
+                "torch.version": str(rank.hello.get("torch", "")), "misstep.started_by": started_by or "found",
+            },
+        )  # fmt: skip
+        return job
+
+    def _state(self, job: Job) -> SourceState:
+        """Whether the collectives of a job can be read."""
+        held = [rank for rank in job.ranks.values() if rank.pid in job.alive]
+        if any(rank.hello and not rank.recording for rank in held):
+            return off("torch's Flight Recorder is switched off", "unset TORCH_FR_BUFFER_SIZE")
+        unknown = next((rank.traced for rank in held if rank.traced), "")
+        if unknown:
+            return unsupported(f"Flight Recorder of version {unknown} is not known")
+        blind = sorted(rank.number for rank in held if not rank.hello)
+        if not blind:
+            return OK
+        who = f"ranks {', '.join(map(str, blind))}" if len(blind) > 1 else f"rank {blind[0]}"
+        found = [self._context.workload.find(rank.pid) for rank in held if not rank.hello]
+        if all(process is not None and "MISSTEP_TORCH_FOLDER" in process.environment for process in found):
+            return OK._replace(reason=f"{who}: no process group yet")
+        return off(f"{who}: started without the hook", _NO_HOOK)
+
+    # -- telling -----------------------------------------------------------------------------------
+    def _tell(self, rank: Rank, job: Job, out: Records) -> None:
+        host = self._context.host
+        attributes: dict[str, Value] = {
+            names.RANK: rank.number, names.WORLD_SIZE: rank.world, names.PID: rank.pid, names.PROCESS_START: rank.start,
+            names.PROCESS_ENTITY: "process/" + process_id(host.id, rank.pid, rank.start), names.HOST_NAME: host.name,
+            "torch.version": str(rank.hello.get("torch", "")), "torch.hook": "yes" if rank.hello else "no",
+        }  # fmt: skip
+        body = rank.groups()
+        if {"body": body, **attributes} == rank.told:
+            return
+        rank.told = {"body": body, **attributes}
+        out.event("torch.rank", entity=rank.entity, session=job.session, body=body, attributes=attributes)
+
+    def _end(self, job: Job, now: int, out: Records) -> None:
+        job.ended = now
+        exit_of = self._context.workload.exit_of
+        ending = exit_of(job.launcher) if job.launcher else None
+        endings = [exit_of(rank.pid) for rank in job.ranks.values()]
+        if ending is not None:
+            how = f"signal {ending.signal}" if ending.signal else f"status {ending.code}"
+            state, body = "ended", f"its launcher, pid {job.launcher}, ended with {how}"
+        else:
+            well = [one for one in endings if one is not None and not one.signal and not one.code]
+            state, body = "ended", f"{len(well)} of its {len(endings)} ranks here ended with status 0"
+        out.event(
+            "session.end", entity=f"session/{job.session}", session=job.session, state=state, body=body,
+            severity=INFO if ending is None or not (ending.signal or ending.code) else WARNING,
+        )  # fmt: skip
+        self._context.coverage.end(job.session)
+
+
+def _name(words: Iterable[str]) -> str:
+    """The script, else the module, of a command line."""
+    held = list(words)
+    for place, word in enumerate(held):
+        if word.endswith(".py"):
+            return os.path.basename(word)
+        if word == "-m" and place + 1 < len(held):
+            return held[place + 1].replace("/", ".")
+    return os.path.basename(held[0]) if held else "training"
+
+
+def _arguments(pid: int) -> list[str]:
+    try:
+        return procfs.arguments("/proc", pid)
+    except OSError:
+        return []
+
+
+def _above(pid: int) -> list[int]:
+    found: list[int] = []
+    while (pid := pids.parent(pid)) > 1 and len(found) < 8:
+        found.append(pid)
+    return found
+
+
+def _launcher(pid: int) -> int:
+    """The parent that started a rank, if it is one that starts ranks."""
+    parent = pids.parent(pid)
+    words = _arguments(parent)
+    if any("misstep" in os.path.basename(word) for word in words[:3]):
+        return 0
+    python = bool(words) and "python" in os.path.basename(words[0])
+    return parent if python or any(name in word for word in words[:4] for name in _LAUNCHERS) else 0

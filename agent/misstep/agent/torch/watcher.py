@@ -1,0 +1,329 @@
+"""The thread that asks ranks how they stand. It sleeps between questions and waits for nobody's answer.
+
+Each second every rank is asked for its status, 300 bytes. The Flight Recorder is read when a job's groups change, when
+a rank stands still or is gone, and each 30 s besides; stacks are taken with a reading of a job that stands still.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+from misstep.agent import procfs
+from misstep.agent.context import Context
+from misstep.agent.otlp import Value
+from misstep.agent.records import INFO, WARNING, Records
+from misstep.agent.torch import door, pyspy, recorder
+from misstep.agent.torch.door import Door
+from misstep.agent.torch.rank import Rank
+from misstep.core import names
+from misstep.core.errors import StorageError
+
+INTERVAL = 1.0
+_SILENT = 0.9
+_OWN_STACKS = 0.5
+_TRACE = 1.0
+_REGULAR = 30.0
+_AGAIN = (0.0, 3.0, 6.0, 12.0, 24.0)
+"""Seconds after a job was first seen to stand still at which it is read; afterwards once a minute."""
+_LATER = 60.0
+_ROWS, _ROWS_STOPPED = 8, 24
+
+
+class _Vigil:
+    """When a job is to be read next."""
+
+    def __init__(self, now: float) -> None:
+        self.regular = now + _REGULAR
+        self.since = 0.0
+        self.times = 0
+
+    def due(self, stands: bool, now: float) -> str:
+        """``stopped``, ``moving`` or empty."""
+        if not stands:
+            resumed, self.since, self.times = self.since > 0, 0.0, 0
+            if resumed or now >= self.regular:
+                self.regular = now + _REGULAR
+                return "moving"
+            return ""
+        self.since = self.since or now
+        wait = (
+            _AGAIN[self.times]
+            if self.times < len(_AGAIN)
+            else _AGAIN[-1] + _LATER * (self.times - len(_AGAIN) + 1)
+        )
+        if now - self.since < wait:
+            return ""
+        self.times += 1
+        return "stopped"
+
+
+class Watcher:
+    """Asks the ranks that it is given, until it is closed.
+
+    Args:
+        greeted: called from the thread with a rank whose hook said who it is, and again when its groups have changed.
+        lost: called from the thread with a rank that closed its socket.
+    """
+
+    def __init__(
+        self, context: Context, greeted: Callable[[Rank], None], lost: Callable[[Rank], None]
+    ) -> None:
+        self._context = context
+        self._greeted, self._lost = greeted, lost
+        self._lock = threading.Lock()
+        self._fresh: list[Rank] = []
+        self._wanted: dict[str, str] = {}
+        self._doors: dict[int, tuple[Door, Rank]] = {}
+        self._vigils: dict[str, _Vigil] = {}
+        self._pyspy = pyspy.program()
+        self._ending = False
+        self._read, self._write = os.pipe()
+        self._thread = threading.Thread(target=self._run, name="torch", daemon=True)
+        self.refused = ""
+        """Why py-spy could not read the last stacks; empty while it can."""
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def take(self, rank: Rank) -> None:
+        """Watch one more rank, whose socket is known."""
+        with self._lock:
+            self._fresh.append(rank)
+
+    def want_stacks(self, session: str) -> None:
+        """Read a job now, stacks included."""
+        with self._lock:
+            self._wanted[session] = "asked"
+        os.write(self._write, b"x")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ending = True
+        os.write(self._write, b"x")
+        if self._thread.is_alive():
+            self._thread.join(5)
+        for held, _ in self._doors.values():
+            held.close()
+        os.close(self._read)
+        os.close(self._write)
+
+    # -- the thread --------------------------------------------------------------------------------
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._read, select.POLLIN)
+        tick = time.monotonic()
+        while not self._ending:
+            for number, _ in poll.poll(max(0.0, tick - time.monotonic()) * 1000):
+                if number == self._read:
+                    os.read(self._read, 64)
+                elif number in self._doors:
+                    self._hear(*self._doors[number], poll)
+            self._answer_wishes()
+            now = time.monotonic()
+            if now >= tick:
+                tick = max(tick + INTERVAL, now + INTERVAL / 2)
+                self._enter(poll)
+                self._ask(now, poll)
+                self._look(now)
+
+    def _enter(self, poll: select.poll) -> None:
+        with self._lock:
+            fresh, self._fresh = self._fresh, []
+        for rank in fresh:
+            try:
+                held = Door(rank.path)
+                held.ask(door.HELLO, time.monotonic())
+            except OSError:
+                self._lost(rank)
+                continue
+            self._doors[held.fileno()] = (held, rank)
+            poll.register(held.fileno(), select.POLLIN)
+
+    def _ask(self, now: float, poll: select.poll) -> None:
+        for held, rank in list(self._doors.values()):
+            if held.asked:
+                if not rank.silent and now - held.since > _SILENT:
+                    rank.silent = held.since
+                continue
+            try:
+                held.ask(door.STATUS if rank.hello else door.HELLO, now)
+            except OSError:
+                self._drop(held, rank, poll)
+
+    def _hear(self, held: Door, rank: Rank, poll: select.poll) -> None:
+        try:
+            answer = held.receive()
+        except OSError:
+            self._drop(held, rank, poll)
+            return
+        if answer is None:
+            return
+        question, body = answer
+        try:
+            if question == door.HELLO:
+                self._greet(rank, held, body)
+            elif question == door.STATUS:
+                positions, rank.recording = recorder.status(body)
+                if rank.see(body, positions, time.monotonic()) and not set(positions) <= set(rank.names):
+                    self._learn(rank, held)
+        except (ValueError, KeyError, TypeError):
+            rank.traced = rank.traced or "unreadable"
+
+    def _greet(self, rank: Rank, held: Door, body: bytes) -> None:
+        rank.hello = json.loads(body)
+        rank.number, rank.world = int(rank.hello["rank"]), int(rank.hello["world_size"])
+        rank.pid = held.pid
+        self._greeted(rank)
+
+    def _learn(self, rank: Rank, held: Door) -> None:
+        """A group that was not there before: learn its name, and who is in it."""
+        found = self._trace(rank)
+        if found is not None:
+            rank.names |= found.names
+        if not held.asked:
+            held.ask(door.HELLO, time.monotonic())
+
+    def _drop(self, held: Door, rank: Rank, poll: select.poll) -> None:
+        poll.unregister(held.fileno())
+        del self._doors[held.fileno()]
+        held.close()
+        self._lost(rank)
+        if rank.session:
+            out = Records(self._context.clock.now())
+            self._tell_position(rank, "gone", out.now, out)
+            self._keep(out)
+            # What the others wait in is gone with them in a moment: their launcher ends them.
+            self._read_job(rank.session, "stopped", stacks=False)
+
+    def _look(self, now: float) -> None:
+        jobs: dict[str, list[Rank]] = {}
+        for _, rank in self._doors.values():
+            if rank.session:
+                jobs.setdefault(rank.session, []).append(rank)
+        self._vigils = {session: self._vigils.get(session) or _Vigil(now) for session in jobs}
+        for session, ranks in jobs.items():
+            why = self._vigils[session].due(any(rank.stands(now) for rank in ranks), now)
+            if why:
+                self._read_job(session, why, stacks=why == "stopped")
+
+    def _answer_wishes(self) -> None:
+        with self._lock:
+            wanted, self._wanted = self._wanted, {}
+        for session in wanted:
+            self._read_job(session, "", stacks=True)
+
+    # -- readings ----------------------------------------------------------------------------------
+    def _read_job(self, session: str, why: str, *, stacks: bool) -> None:
+        ranks = sorted(
+            (r for _, r in self._doors.values() if r.session == session), key=lambda rank: rank.number
+        )
+        if not ranks:
+            return
+        at = self._context.clock.now()
+        out = Records(at)
+        now = time.monotonic()
+        for rank in ranks:
+            found = None if _is_stopped(rank.pid) else self._trace(rank)
+            state = why or ("stopped" if rank.stands(now) else "moving")
+            if found is not None:
+                rank.names |= found.names
+                # The recorder is read later than the status, and knows better.
+                rank.positions = found.positions or rank.positions
+                for one in rank.fresh(found.collectives, _ROWS_STOPPED if state == "stopped" else _ROWS):
+                    _tell_collective(rank, one, out)
+            out.now = self._context.clock.now()
+            self._tell_position(rank, "silent" if found is None else state, at, out)
+        if stacks:
+            self._tell_stacks(ranks, at, out)
+        self._keep(out)
+
+    def _trace(self, rank: Rank) -> recorder.Trace | None:
+        """All of the Flight Recorder; None where the rank does not answer."""
+        try:
+            found = recorder.read([door.trace(rank.server, handler, _TRACE) for handler in rank.handlers])
+        except (OSError, ValueError):
+            return None
+        rank.traced = ", ".join(found.unknown)
+        return found
+
+    def _tell_position(self, rank: Rank, state: str, at: int, out: Records) -> None:
+        held = {group: list(position) for group, position in sorted(rank.by_group().items())}
+        body: dict[str, object] = {"groups": held}
+        if rank.silent:
+            body["silent_s"] = round(time.monotonic() - rank.silent, 1)
+        attributes: dict[str, Value] = {
+            names.RANK: rank.number, names.PID: rank.pid, names.READING: at, names.PROCESS_STATE: _state(rank.pid),
+        }  # fmt: skip
+        out.event(
+            "torch.reading", entity=rank.entity, session=rank.session, state=state,
+            severity=INFO if state == "moving" else WARNING, body=json.dumps(body, separators=(",", ":")),
+            attributes=attributes,
+        )  # fmt: skip
+
+    def _tell_stacks(self, ranks: list[Rank], at: int, out: Records) -> None:
+        found = pyspy.dump([rank.pid for rank in ranks], self._pyspy) if self._pyspy else {}
+        self.refused = ""
+        for rank in ranks:
+            held = found.get(rank.pid, "py-spy is not installed")
+            how = "py-spy"
+            if isinstance(held, str):
+                self.refused, how = held, "hook"
+                held = _own_stacks(rank)
+            if held:
+                out.event(
+                    "torch.stack", entity=rank.entity, session=rank.session,
+                    body=json.dumps(held, separators=(",", ":")),
+                    attributes={names.RANK: rank.number, names.PID: rank.pid, names.READING: at, names.SOURCE: how},
+                )  # fmt: skip
+
+    def _keep(self, out: Records) -> None:
+        try:
+            self._context.spool.commit([out])
+        except StorageError:
+            pass  # the spool counts what it refuses, and tells it when it can again
+
+
+def _tell_collective(rank: Rank, one: recorder.Collective, out: Records) -> None:
+    out.event(
+        "torch.collective", entity=rank.entity, session=rank.session, state=one.state, time=one.created,
+        attributes={
+            names.RANK: rank.number, names.GROUP: one.group, names.GROUP_LABEL: one.label, names.SEQUENCE: one.sequence,
+            names.OPERATION: one.operation, names.SIZES: one.sizes, names.DTYPES: one.dtypes,
+        },
+    )  # fmt: skip
+
+
+def _own_stacks(rank: Rank) -> pyspy.Stack:
+    """Stacks by the rank's own thread, where tracing is refused; it needs the interpreter's lock, and may get no answer."""
+    try:
+        held = Door(rank.path)
+    except OSError:
+        return []
+    try:
+        held.ask(door.STACKS, time.monotonic())
+        deadline = time.monotonic() + _OWN_STACKS
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([held], [], [], left)[0] and (answer := held.receive()) is not None:
+                return list(json.loads(answer[1]))
+    except (OSError, ValueError):
+        pass  # gone, or not to be heard
+    finally:
+        held.close()
+    return []
+
+
+def _state(pid: int) -> str:
+    try:
+        return procfs.parse_stat(procfs.read(f"/proc/{pid}/stat", 1024)).state
+    except (OSError, ValueError):
+        return ""
+
+
+def _is_stopped(pid: int) -> bool:
+    return _state(pid) in ("T", "t", "Z", "")
