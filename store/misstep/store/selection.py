@@ -14,7 +14,7 @@ from misstep.store.columns import I64, U64
 from misstep.store.promql.errors import too_many
 from misstep.store.promql.labels import I32, NAME, Bool, Index, Labels
 from misstep.store.promql.matrix import F64
-from misstep.store.promql.patterns import matching
+from misstep.store.promql.patterns import places
 from misstep.store.promql.source import Selection
 from misstep.store.promql.steps import Steps
 from misstep.store.promql.syntax import Matcher
@@ -38,7 +38,7 @@ _DENSE = 10
 
 def choose(known: Known, matchers: Sequence[Matcher]) -> Known:
     """The series that all matchers match, in the order in which the lake sorts their samples."""
-    return _sorted(known, np.flatnonzero(matching(known.labels, matchers)))
+    return _sorted(known, places(known.labels, matchers))
 
 
 def of_metrics(known: Known, metrics: Sequence[int]) -> Known:
@@ -56,7 +56,7 @@ def any_of(known: Known, alternatives: Sequence[Sequence[Matcher]]) -> Known:
     """The series that one of some conjunctions of matchers matches, in the order in which they were learned."""
     wanted = np.zeros(known.labels.size, np.bool_)
     for matchers in alternatives:
-        wanted |= matching(known.labels, matchers)
+        wanted[places(known.labels, matchers)] = True
     return Known(known.labels.take(wanted), known.ids[wanted], known.metrics[wanted])
 
 

@@ -49,6 +49,7 @@ class SeriesIndex:
         self._lock = threading.Lock()
         self._token: object = None
         self._marks: dict[int, int] = {}
+        self._newest: dict[int, int] = {}
         self._size = 0
         self._ids = _Array(np.uint64)
         self._metrics = _Array(np.uint32)
@@ -70,14 +71,15 @@ class SeriesIndex:
                 for origin, last in (reader.ends or {}).items():
                     self._marks[origin] = max(self._marks.get(origin, 0), last)
                 self._token = token
-            size = self._size
+            size, newest = self._size, list(self._newest.items())
             seqs = self._seqs.upto(size)
             columns = {name: c.column(size) for name, c in self._columns.items()}
             ids, metrics = self._ids.upto(size), self._metrics.upto(size)
         found = Known(Labels(columns, size), ids, metrics)
-        seen = _seen(seqs, reader.ends)
-        if seen is None or seen.all():
+        ends = reader.ends
+        if ends is None or all(ends.get(origin, 0) >= seq for origin, seq in newest):
             return found
+        seen = _seen(seqs, ends)
         return Known(found.labels.take(seen), ids[seen], metrics[seen])
 
     def _news(self) -> str:
@@ -92,8 +94,11 @@ class SeriesIndex:
         rows = rows.combine_chunks()
         if not rows.num_rows:
             return
-        for seq in rows["seq"].to_numpy().tolist():
-            self._marks[seq >> BITS] = max(self._marks.get(seq >> BITS, 0), seq)
+        seqs = rows["seq"].to_numpy()
+        for origin in np.unique(seqs >> BITS).tolist():
+            newest = int(seqs[seqs >> BITS == origin].max())
+            self._newest[origin] = max(self._newest.get(origin, 0), newest)
+            self._marks[origin] = max(self._marks.get(origin, 0), newest)
         ids = rows["series_id"].to_numpy()
         # A series is told again after a restart, and by each collector; the first time counts.
         fresh = np.array([id not in self._seen for id in ids.tolist()], np.bool_)
@@ -127,10 +132,8 @@ class SeriesIndex:
             column.put(owner[place], values.take(pa.array(place)))
 
 
-def _seen(seqs: I64, ends: Mapping[int, int] | None) -> Bool | None:
-    """Which rows a view sees; None for all."""
-    if ends is None:
-        return None
+def _seen(seqs: I64, ends: Mapping[int, int]) -> Bool:
+    """Which rows a view sees."""
     found = np.zeros(len(seqs), np.bool_)
     for origin, last in ends.items():
         found |= (seqs <= last) & (seqs >> BITS == origin)

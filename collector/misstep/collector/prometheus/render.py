@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from misstep.core.clock import SECOND
 from misstep.store.promql.labels import I64, Labels
 from misstep.store.promql.matrix import F64
 from misstep.store.promql.numbers import shown
@@ -18,7 +19,11 @@ from misstep.store.promql.query import Answer, Row
 
 BLOCK = 1 << 16
 """Samples that are written at a time."""
+_FEW = 2000
+"""Samples up to which each is written by itself: a call of Arrow's costs as much as a hundred of them."""
 _LARGE, _SMALL = 1e14, 1e-6
+_SHORTEST, _LONGEST = 1e-4, 1e16
+"""Python writes numbers between these as Go does, but for ``.0``."""
 _MILLISECOND = 1_000_000
 TRUNCATED = "results truncated due to limit"
 
@@ -122,6 +127,10 @@ def _matrix(rows: Iterator[Row], metrics: list[bytes]) -> Iterator[bytes]:
     separator = b""
     times = _Times()
     for block in _blocks(rows):
+        if sum(len(row.ts) for row in block) < _FEW:
+            yield separator + b",".join(_written(row, metrics[row.place]) for row in block)
+            separator = b","
+            continue
         begins = times.of(block)
         values = numbers(np.concatenate([row.values for row in block]))
         pairs = pc.binary_join_element_wise(begins, values, pa.scalar('"],'), "")
@@ -134,6 +143,26 @@ def _matrix(rows: Iterator[Row], metrics: list[bytes]) -> Iterator[bytes]:
             parts.append(b'{"metric":%s,"values":[%s]}' % (metrics[row.place], text))
         yield separator + b",".join(parts)
         separator = b","
+
+
+def _written(row: Row, metric: bytes) -> bytes:
+    """One series, number by number."""
+    values = ",".join(
+        [f'[{at},"{value}"]' for at, value in zip(_moments(row.ts), _numbers(row.values), strict=True)]
+    )
+    return b'{"metric":%s,"values":[%s]}' % (metric, values.encode())
+
+
+def _moments(times: I64) -> list[str]:
+    seconds, rest = np.divmod(times, SECOND)
+    return list(map(moment, times.tolist())) if rest.any() else list(map(str, seconds.tolist()))
+
+
+def _numbers(values: F64) -> list[str]:
+    size = np.abs(values)
+    if ((size == 0) | ((size >= _SHORTEST) & (size < _LONGEST))).all():
+        return [text.removesuffix(".0") for text in map(repr, values.tolist())]
+    return list(map(number, values.tolist()))
 
 
 def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -97,11 +97,9 @@ class Labels:
 
         Groups are numbered in the order of their first series.
         """
-        return (
-            grouped((c.codes, len(c.values)) for c in self.columns.values())
-            if self.columns
-            else _alone(self.size)
-        )
+        if not self.columns or self.size < 2:
+            return np.zeros(self.size, np.int64), np.zeros(min(self.size, 1), np.int64)
+        return grouped((c.codes, len(c.values)) for c in self.columns.values())
 
     def rows(self) -> Iterator[dict[str, str]]:
         """One mapping a series, labels in order of their names."""
@@ -119,6 +117,8 @@ class Labels:
 
     def order(self) -> I64:
         """The index that sorts the series as Prometheus does: label by label, by name, then value."""
+        if self.size < 2:
+            return np.arange(self.size)
         keys: list[I64] = []
         more = np.zeros(self.size, np.bool_)
         for name in sorted(self.columns, reverse=True):
@@ -169,10 +169,6 @@ def grouped(keys: Iterable[tuple[I32, int]]) -> tuple[I64, I64]:
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank[inverse], first[order]
-
-
-def _alone(size: int) -> tuple[I64, I64]:
-    return np.zeros(size, np.int64), np.zeros(min(size, 1), np.int64)
 
 
 def _joined(columns: Sequence[Column]) -> Column:

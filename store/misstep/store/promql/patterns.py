@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from misstep.store.promql.errors import malformed
-from misstep.store.promql.labels import Bool, Labels
+from misstep.store.promql.labels import I64, Bool, Labels
 from misstep.store.promql.syntax import Matcher
 
 _LITERALS = re.compile(r"[\w\- /:@,]*(?:\|[\w\- /:@,]*)*", re.ASCII)
@@ -23,11 +23,19 @@ _GROUP_NAME = re.compile(r"\?P?<(\w+)>")
 
 def matching(labels: Labels, matchers: Sequence[Matcher]) -> Bool:
     """Which series all matchers match, shape (n,)."""
-    found = np.ones(labels.size, np.bool_)
+    found = np.zeros(labels.size, np.bool_)
+    found[places(labels, matchers)] = True
+    return found
+
+
+def places(labels: Labels, matchers: Sequence[Matcher]) -> I64:
+    """The index of the series that all matchers match."""
+    found: I64 | None = None
     for matcher in matchers:
         codes, values = labels.column(matcher.name)
-        found &= accepted(matcher, values)[codes]
-    return found
+        good = accepted(matcher, values)
+        found = np.flatnonzero(good[codes]) if found is None else found[good[codes[found]]]
+    return np.arange(labels.size) if found is None else found
 
 
 def accepted(matcher: Matcher, values: Sequence[str]) -> Bool:
