@@ -74,9 +74,9 @@ class _Held:
     def add(self, reading: Records, sheet: Sheet) -> None:
         """Take a reading; its points are encoded now, with the sheet of who brought it."""
         self.readings.append(reading)
-        if reading.series:
+        if reading.series or reading.encoded:
             self.metrics.append(reading.metrics(sheet))
-            self.points += len(reading.series)
+            self.points += len(reading.series) + reading.points
 
 
 class Agent:

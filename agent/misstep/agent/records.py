@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from misstep.agent.otlp import Value, log_record, record_attributes, utf8
 from misstep.agent.series import Series, Sheet
@@ -27,7 +27,7 @@ class Records:
         gaps: ``(kind, reason)`` → how many records of that kind (``event``, ``line``, ``metric``, ``kernel``, …) were lost.
     """
 
-    __slots__ = ("cursors", "events", "gaps", "lines", "now", "series", "values")
+    __slots__ = ("cursors", "encoded", "events", "gaps", "lines", "now", "points", "series", "values")
 
     def __init__(self, now: int) -> None:
         self.now = now
@@ -35,6 +35,8 @@ class Records:
         self.lines: list[bytes] = []
         self.series: list[Series] = []
         self.values: list[float] = []
+        self.encoded = b""
+        self.points = 0
         self.cursors: dict[str, str] = {}
         self.gaps: dict[tuple[str, str], int] = {}
 
@@ -89,6 +91,11 @@ class Records:
         self.series.append(series)
         self.values.append(value)
 
+    def sheet(self, sheet: Sheet, series: Sequence[Series], values: Sequence[float], time: int) -> None:
+        """Add points that come at a cadence and a time of their own, and therefore have a sheet of their own."""
+        self.encoded += sheet.encode(time, series, values)
+        self.points += len(series)
+
     def cursor(self, key: str, value: str) -> None:
         """Remember a position, for example ``ray_logs:<inode>`` → offset; an empty value forgets the key."""
         self.cursors[key] = value
@@ -100,7 +107,9 @@ class Records:
 
     def metrics(self, sheet: Sheet) -> bytes:
         """The points, encoded; empty when there are none."""
-        return sheet.encode(self.now, self.series, self.values) if self.series else b""
+        return (sheet.encode(self.now, self.series, self.values) if self.series else b"") + self.encoded
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.lines or self.series or self.cursors or self.gaps)
+        return bool(
+            self.events or self.lines or self.series or self.encoded or self.cursors or self.gaps
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from misstep.agent.context import Context
 from misstep.agent.exits import ExitProbe, Exits
+from misstep.agent.gpu.probe import GpuProbe
 from misstep.agent.host import HostProbe
 from misstep.agent.host_slow import SlowHostProbe
 from misstep.agent.infiniband import InfinibandProbe
@@ -22,6 +23,7 @@ def probes(context: Context) -> list[Probe]:
         exit_probe,
         ProcessProbe(context, exits, exit_probe),
         KernelLogProbe(context),
+        GpuProbe(context),
         HostProbe(context),
         SlowHostProbe(context),
         InfinibandProbe(context),

@@ -75,7 +75,20 @@ OOM_CONSTRAINT = (
 KERNEL_SEQUENCE = "kernel.log.sequence"
 XID = "hw.gpu.xid"
 HW_ID = "hw.id"  # of a GPU in a kernel line: its PCI address
+HW_TYPE = "hw.type"
+HW_MODEL = "hw.model"
+DRIVER_VERSION = "hw.driver_version"
 MIG_INSTANCE = "hw.gpu.mig.instance"  # GPU instance/compute instance
+GPU_ENTITY = "misstep.gpu"  # kind/id of the GPU that a process holds
+GPU_INDEX = "hw.gpu.index"  # as NVML and nvidia-smi count them
+GPU_UUID = "hw.gpu.uuid"
+GPU_MEMORY = "hw.gpu.process.memory"  # bytes of GPU memory that a process holds
+GPU_LINK = "hw.gpu.nvlink"  # number of an NVLink
+GPU_VALUE = "hw.gpu.value"  # what an event of a GPU brought: a counter, a recovery action
+POD = "k8s.pod.uid"
+CONTAINER = "container.id"
+SLURM_JOB = "slurm.job.id"
+SLURM_STEP = "slurm.step.id"
 RANK = "torch.rank"
 WORLD_SIZE = "torch.world_size"
 GROUP = "torch.group"  # a process group's name, unique in its job
@@ -116,6 +129,8 @@ DROPPED = "misstep.dropped"  # how many records or points a gap swallowed
 DROPPED_KIND = "misstep.dropped.kind"
 
 _PROCESS = (ENTITY, PID, PROCESS_START)
+_GPU = (HW_ID, GPU_INDEX)
+_HARDWARE = (*_GPU, HW_TYPE)
 
 METRICS = (
     Metric("system.cpu.time", "sum", "s", "CPU time of the host by state", ("cpu.mode",)),
@@ -152,6 +167,33 @@ METRICS = (
     Metric("cgroup.memory.oom_kills", "sum", "{process}", "processes of the cgroup that the kernel killed for want of memory", ("cgroup",)),
     Metric("cgroup.cpu.throttled.time", "sum", "s", "time in which the cgroup's CPU limit held its tasks back", ("cgroup",)),
     Metric("cgroup.cpu.throttled.periods", "sum", "{period}", "periods in which it did", ("cgroup",)),
+    Metric("hw.gpu.utilization", "gauge", "1", "share of time in which a kernel ran on the GPU", (*_GPU, "hw.gpu.task")),
+    Metric("hw.gpu.memory.busy", "gauge", "1", "share of time in which its memory was read or written", _GPU),
+    Metric("hw.gpu.memory.usage", "gauge", "By", "memory in use; of a MIG instance where the attribute names one", _GPU),
+    Metric("hw.gpu.memory.limit", "gauge", "By", "memory of the GPU", _GPU),
+    Metric("hw.power", "gauge", "W", "power drawn, mean of the last second on Ampere and later", _HARDWARE),
+    Metric("hw.energy", "sum", "J", "energy used since the driver was loaded", _HARDWARE),
+    Metric("hw.temperature", "gauge", "Cel", "temperature by sensor: gpu, memory", (*_HARDWARE, "hw.sensor_location")),
+    Metric("hw.errors", "sum", "{error}", "ECC errors since the driver was loaded", (*_HARDWARE, "error.type")),
+    Metric("hw.gpu.power.limit", "gauge", "W", "power that the GPU may draw", _GPU),
+    Metric("hw.gpu.clock.frequency", "gauge", "Hz", "clock: sm, memory", (*_GPU, "hw.gpu.clock")),
+    Metric("hw.gpu.throttle.time", "sum", "s", "time with lowered clocks by reason: power_cap, software_thermal, hardware_thermal, power_brake", (*_GPU, "hw.gpu.throttle.reason")),
+    Metric("hw.gpu.sm.active", "gauge", "1", "share of streaming multiprocessors that were busy (Hopper and later)", _GPU),
+    Metric("hw.gpu.sm.occupancy", "gauge", "1", "share of warps that were active (Hopper and later)", _GPU),
+    Metric("hw.gpu.tensor.active", "gauge", "1", "share of time with tensor operations (Hopper and later)", _GPU),
+    Metric("hw.gpu.memory.bandwidth.utilization", "gauge", "1", "share of memory bandwidth in use (Hopper and later)", _GPU),
+    Metric("hw.gpu.pcie.throughput", "gauge", "By/s", "traffic over PCIe (Hopper and later)", (*_GPU, "network.io.direction")),
+    Metric("hw.gpu.pcie.generation", "gauge", "1", "PCIe generation of the link now; it falls when the GPU idles", _GPU),
+    Metric("hw.gpu.pcie.width", "gauge", "{lane}", "PCIe lanes of the link now", _GPU),
+    Metric("hw.gpu.pcie.replays", "sum", "{replay}", "packets that PCIe had to send again", _GPU),
+    Metric("hw.gpu.nvlink.throughput", "gauge", "By/s", "traffic over all NVLinks (Hopper and later)", (*_GPU, "network.io.direction")),
+    Metric("hw.gpu.nvlink.active", "gauge", "{link}", "NVLinks that are up", _GPU),
+    Metric("hw.gpu.nvlink.errors", "sum", "{error}", "errors of all NVLinks: replay, recovery, crc", (*_GPU, "hw.gpu.nvlink.error")),
+    Metric("hw.gpu.rows.remapped", "sum", "{row}", "memory rows that were replaced because of errors", (*_GPU, "error.type")),
+    Metric("hw.gpu.rows.pending", "gauge", "1", "1 while a replacement waits for a reset", _GPU),
+    Metric("hw.gpu.rows.failed", "gauge", "1", "1 after a row could not be replaced", _GPU),
+    Metric("hw.gpu.recovery_action", "gauge", "1", "what the driver asks for: 0 nothing, 1 reset, 2 reboot, 3 drain, 4 drain and reset, 5 recover IMEX", _GPU),
+    Metric("misstep.gpu.sweep.duration", "gauge", "s", "wall time of one reading of all GPUs; it grows when the driver is slow"),
     Metric("misstep.agent.spool.usage", "gauge", "By", "bytes that wait for the collector"),
     Metric("misstep.agent.dropped", "sum", "{record}", "records and points that the agent had to drop", (DROPPED_KIND,)),
     Metric("misstep.agent.cpu.time", "sum", "s", "CPU time of the agent itself"),
@@ -182,6 +224,14 @@ EVENTS = (
     Event("kernel.hung_task", "process", "a task was blocked in the kernel for longer than its limit", body="kernel line"),
     Event("hw.network.link", "host", "an InfiniBand or RoCE port came up or went down", ("up", "down")),
     Event("hw.gpu.xid", "gpu", "the NVIDIA driver reported an Xid", body="kernel line"),
+    Event("hw.gpu.found", "gpu", "a GPU of this machine: model, driver, memory, links"),
+    Event("hw.gpu.state", "gpu", "how a GPU stands, told when it changes; unresponsive: a call about it does not return", ("ok", "lost", "reset_required", "unresponsive")),
+    Event("hw.gpu.driver", "host", "how the NVIDIA driver as a whole stands, told when it changes; released: the agent let go of it on demand", ("ok", "unresponsive", "gone", "released")),
+    Event(
+        "hw.gpu.event", "gpu", "NVML told of something, or a counter of its rose",
+        ("xid", "ecc_uncorrected", "ecc_storm", "retirement", "remap_pending", "remap_failed", "poison", "unavailable", "recovery_action", "mig", "nvlink_down", "nvlink_up", "nvlink_errors", "fabric", "other"),
+    ),
+    Event("hw.gpu.process", "process", "a process holds a GPU, or held it: who it is, its rank, container and pod", ("held", "released"), relates=((ENTITY, "uses", GPU_ENTITY),)),
     Event("kernel.message", "host", "any other kernel record of severity warning or worse", body="kernel line"),
     Event("ray.node.definition", "ray_node", "a Ray node joined", body="json"),
     Event("ray.node.lifecycle", "ray_node", "a Ray node's states; ALIVE brings its resources, DEAD why", ("ALIVE", "DEAD"), "json", ends=("DEAD",)),
@@ -208,6 +258,7 @@ SOURCES = {
     "processes": "processes of the workload (/proc)",
     "process_exits": "exit codes and signals (kernel process connector)",
     "kernel_log": "kernel log (/dev/kmsg)",
+    "gpu": "NVIDIA GPUs (NVML)",
     "infiniband": "InfiniBand and RoCE ports (/sys/class/infiniband)",
     "ray_events": "Ray's event stream",
     "ray_metrics": "Ray's Prometheus ports",

@@ -33,6 +33,8 @@ class AgentSettings:
     """Seconds after which what waits is dropped."""
     kernel_log: str = "/dev/kmsg"
     """Where kernel records are read; a file of recorded lines serves for tests."""
+    nvml_library: str = "libnvidia-ml.so.1"
+    """NVIDIA's management library: a name for the loader, or a path."""
     ray_folder: str = ""
     """Only Ray sessions below this folder are watched; empty means every Ray of this machine."""
     torch_folder: str = ""

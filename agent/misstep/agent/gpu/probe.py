@@ -1,0 +1,298 @@
+"""The probe of GPUs: what the child reads becomes points, what happens becomes events."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from misstep.agent.context import Context
+from misstep.agent.gpu import codes, wire
+from misstep.agent.gpu.holders import Gpu, Holders
+from misstep.agent.gpu.process import Child, installed
+from misstep.agent.probe import OK, SourceState, failing, off, unsupported
+from misstep.agent.records import ERROR, INFO, WARNING, Records
+from misstep.agent.series import Series, Sheet, declared
+from misstep.core import names
+from misstep.core.clock import SECOND
+
+SILENCE = 5.0
+"""Seconds without a word from the child after which the driver hangs."""
+RELEASED = "gpu-released"
+"""A file in the agent's folder: while it is there and no older than `RELEASE_LASTS`, nothing of ours holds NVML."""
+RELEASE_LASTS = 15 * 60 * SECOND
+_RETRY, _RETRY_MOST = 30 * SECOND, 600 * SECOND
+_REFRESH = 2 * SECOND
+_LACKS = 12
+_EVENTS = {
+    codes.EVENT_DOUBLE_BIT: ("ecc_uncorrected", ERROR),
+    codes.EVENT_XID: ("xid", ERROR),
+    codes.EVENT_MIG: ("mig", INFO),
+    codes.EVENT_STORM: ("ecc_storm", WARNING),
+    codes.EVENT_RETIREMENT: ("retirement", WARNING),
+    codes.EVENT_RETIREMENT_FAILED: ("remap_failed", ERROR),
+    codes.EVENT_POISON: ("poison", ERROR),
+    codes.EVENT_FATAL_POISON: ("poison", ERROR),
+    codes.EVENT_UNAVAILABLE: ("unavailable", ERROR),
+    codes.EVENT_RECOVERY: ("recovery_action", WARNING),
+}
+_WATCHED = {
+    "hw.errors|uncorrected": ("ecc_uncorrected", ERROR, False),
+    "hw.gpu.rows.failed": ("remap_failed", ERROR, True),
+    "hw.gpu.rows.pending": ("remap_pending", WARNING, False),
+    "hw.gpu.recovery_action": ("recovery_action", WARNING, True),
+}
+"""Counters whose rise is an event: its state, severity, and whether the first reading counts too."""
+
+
+class _Layout:
+    """What the values of a tier are."""
+
+    def __init__(self, number: int, series: list[Series], watched: list[tuple[int, int, str]]) -> None:
+        self.number, self.series, self.watched = number, series, watched
+        self.form = struct.Struct(f"<{len(series)}d")
+
+
+class GpuProbe:
+    """Follows the child; starts it again after a driver went, and holds it back while GPUs are released."""
+
+    source = "gpu"
+    follows_events = False
+
+    def __init__(self, context: Context) -> None:
+        self.interval = context.settings.agent.interval
+        self._context = context
+        self._library = context.settings.agent.nvml_library
+        self._flag = os.path.join(str(context.settings.data), "agent", RELEASED)
+        self._holders = Holders(context)
+        self._child: Child | None = None
+        self._gpus: dict[int, Gpu] = {}
+        self._layouts: dict[bytes, _Layout] = {}
+        self._sheets = {wire.FAST: Sheet(), wire.SLOW: Sheet()}
+        self._last: dict[tuple[int, str], float] = {}
+        self._states: dict[int, str] = {}
+        self._retry, self._again = _RETRY, 0
+        self._refresh_due = 0
+        self._why: SourceState = OK
+        self._hangs = 0
+        self._hung = -1
+
+    def supported(self) -> SourceState:
+        """Whether there is a GPU, or a library, at all; nothing is started to find out."""
+        why = installed(self._library)
+        if not why:
+            return OK
+        return off(why) if why.startswith("no ") else unsupported(why, "nvidia-smi   # in a container: docker run --gpus all …")  # fmt: skip
+
+    def check(self, now: int, out: Records) -> SourceState | None:
+        """Take what the child wrote."""
+        if self._is_released(now):
+            return self._let_go(out)
+        monotonic = self._context.clock.monotonic()
+        if self._child is None:
+            if monotonic < self._again:
+                return self._why
+            self._child = Child(self._library, self.interval)
+            self._why = OK
+        frames = self._child.read()
+        if frames is None:
+            return self._ended(monotonic, out)
+        for kind, body in frames:
+            self._take(kind, body, out)
+        if monotonic >= self._refresh_due:
+            self._refresh_due = monotonic + _REFRESH
+            self._holders.refresh({gpu.pci: gpu for gpu in self._gpus.values()}, out)
+        return self._watch(bool(frames), now, out)
+
+    def close(self) -> None:
+        """Ask the child to go; one that hangs in the driver goes when its call returns."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    # -- the child's life ------------------------------------------------------------------------------
+    def _is_released(self, now: int) -> bool:
+        try:
+            return now - os.stat(self._flag).st_mtime_ns < RELEASE_LASTS
+        except OSError:
+            return False
+
+    def _let_go(self, out: Records) -> SourceState:
+        if self._child is not None:
+            self._child.dismiss()
+            if not self._child.gone():
+                return failing("GPUs are being released")
+            self._child.close()
+            self._child, self._again = None, 0
+            out.event(
+                "hw.gpu.driver", entity=self._context.host.entity, state="released", body="released on demand"
+            )
+        return failing("GPUs are released for a reset", f"rm {self._flag}")
+
+    def _ended(self, monotonic: int, out: Records) -> SourceState:
+        assert self._child is not None
+        if not self._child.gone():
+            return self._why
+        self._child.close()
+        self._child = None
+        if self._why.name == "ok":
+            self._why = failing("the reader of the GPUs ended")
+        self._again = monotonic + self._retry
+        self._retry = min(2 * self._retry, _RETRY_MOST)
+        if self._gpus:
+            self._gpus, self._layouts = {}, {}
+            out.event(
+                "hw.gpu.driver", entity=self._context.host.entity, state="gone", body=self._why.reason, severity=ERROR
+            )  # fmt: skip
+        return self._why
+
+    def _watch(self, heard: bool, now: int, out: Records) -> SourceState:
+        """Say when the driver hangs, and when it goes on."""
+        assert self._child is not None
+        silent = self._child.silent()
+        if heard and self._hangs:
+            self._stand(
+                self._hung, "ok", f"the driver answers again after {(now - self._hangs) / SECOND:.0f} s", out
+            )
+            self._hangs = 0
+        elif not self._hangs and silent > SILENCE + self.interval:
+            self._hung, call = self._child.where()
+            self._hangs = now - round(silent * SECOND)
+            self._stand(self._hung, "unresponsive", f"{call} has not returned for {silent:.0f} s", out)
+        if not self._hangs:
+            return self._why
+        gpu, call = self._child.where()
+        of = f" of GPU {gpu}" if gpu >= 0 else ""
+        return failing(
+            f"the NVIDIA driver hangs: {call}{of} has not returned (pid {self._child.pid} waits for it)"
+        )
+
+    # -- frames ----------------------------------------------------------------------------------------
+    def _take(self, kind: bytes, body: bytes, out: Records) -> None:
+        if kind == b"V":
+            self._values(body, out)
+        elif kind == b"L":
+            self._lay(body)
+        elif kind == b"G":
+            self._found(wire.rows(body), out)
+        elif kind == b"P":
+            head, *rows = wire.rows(body)
+            gpu = self._gpus.get(int(head[0]))
+            if gpu is not None:
+                self._holders.update(gpu, rows, out)
+        elif kind == b"E":
+            for gpu_index, what, *rest in wire.rows(body):
+                self._happened(int(gpu_index), what, rest, out)
+        elif kind == b"X":
+            code, why = wire.rows(body)[0]
+            missing = int(code) == _LACKS
+            self._why = unsupported(why, "docker run --gpus all …") if missing else failing(why, "nvidia-smi")
+
+    def _found(self, rows: list[list[str]], out: Records) -> None:
+        self._gpus = {gpu.index: gpu for gpu in (Gpu(self._context.host.id, row) for row in rows)}
+        self._retry = _RETRY
+        for gpu in self._gpus.values():
+            out.event(
+                "hw.gpu.found",
+                entity=gpu.entity,
+                body=gpu.model,
+                attributes={
+                    **gpu.identity(), names.HW_MODEL: gpu.model, names.DRIVER_VERSION: gpu.driver,
+                    "hw.gpu.memory.limit": gpu.memory, "hw.gpu.power.limit": gpu.power, "hw.gpu.nvlink.count": gpu.links,
+                },
+            )  # fmt: skip
+
+    def _lay(self, body: bytes) -> None:
+        tier, number = body[:1], struct.unpack_from("<I", body, 1)[0]
+        series: list[Series] = []
+        watched: list[tuple[int, int, str]] = []
+        for place, (metric, index, instance) in enumerate(wire.rows(body[5:])):
+            name, _, label = metric.partition("|")
+            held = {} if not index else self._labels(name, self._gpus[int(index)], label)
+            if instance:
+                held[names.MIG_INSTANCE] = instance
+            series.append(declared(name, held))
+            if metric in _WATCHED:
+                watched.append((place, int(index), metric))
+        self._layouts[tier] = _Layout(number, series, watched)
+
+    @staticmethod
+    def _labels(name: str, gpu: Gpu, label: str) -> dict[str, str | int | float | bool]:
+        fixed: dict[str, str | int | float | bool] = {
+            names.HW_ID: gpu.pci, names.GPU_INDEX: gpu.index, names.HW_TYPE: "gpu",
+        }  # fmt: skip
+        return {key: fixed.get(key, label) for key in names.metric(name).attributes}
+
+    def _values(self, body: bytes, out: Records) -> None:
+        tier, number, time = wire.VALUES.unpack_from(body)
+        layout = self._layouts.get(tier)
+        if layout is None or layout.number != number:
+            return
+        values = layout.form.unpack_from(body, wire.VALUES.size)
+        out.sheet(self._sheets[tier], layout.series, values, time)
+        for place, gpu, metric in layout.watched:
+            self._compare(gpu, metric, values[place], out)
+
+    def _compare(self, gpu: int, metric: str, value: float, out: Records) -> None:
+        state, severity, first = _WATCHED[metric]
+        before = self._last.get((gpu, metric), 0.0 if first else value)
+        self._last[gpu, metric] = value
+        if value > before:
+            self._event(gpu, state, f"{metric} rose from {before:.0f} to {value:.0f}", severity, {names.GPU_VALUE: int(value)}, out)  # fmt: skip
+
+    # -- events ----------------------------------------------------------------------------------------
+    def _happened(self, gpu: int, what: str, rest: list[str], out: Records) -> None:
+        if what == "state":
+            state, call = rest
+            if state != self._states.get(gpu, "ok"):
+                self._stand(gpu, state, f"says {call}" if call else "it answers again", out)
+            self._states[gpu] = state
+        elif what == "event":
+            kind, data, instance = map(int, rest)
+            state, severity = _EVENTS.get(kind, ("other", WARNING))
+            held: dict[str, str | int | float | bool] = (
+                {names.XID: data} if state == "xid" else {names.GPU_VALUE: data}
+            )
+            if instance:
+                held[names.MIG_INSTANCE] = str(instance)
+            self._event(gpu, state, f"Xid {data}" if state == "xid" else "", severity, held, out)
+        elif what == "link":
+            link, kind_, by = rest
+            down = kind_ in ("down", "up")
+            self._event(
+                gpu, f"nvlink_{kind_}" if down else "nvlink_errors", f"link {link}: {kind_}" + ("" if down else f" +{by}"),
+                INFO if kind_ in ("up", "crc") else WARNING, {names.GPU_LINK: int(link), names.GPU_VALUE: int(by)}, out,
+            )  # fmt: skip
+        elif what == "fabric" and not _is_well(*map(int, rest)):
+            self._event(gpu, "fabric", f"state {rest[0]}, health {int(rest[1]):#x}", WARNING, {}, out)
+
+    def _event(
+        self, gpu: int, state: str, body: str, severity: int,
+        held: dict[str, str | int | float | bool], out: Records,
+    ) -> None:  # fmt: skip
+        one = self._gpus.get(gpu)
+        out.event(
+            "hw.gpu.event",
+            entity=one.entity if one is not None else self._context.host.entity,
+            state=state,
+            body=body,
+            severity=severity,
+            attributes={**(one.identity() if one is not None else {}), **held},
+        )
+
+    def _stand(self, gpu: int, state: str, body: str, out: Records) -> None:
+        """Say how a GPU stands; the driver as a whole where no GPU is meant."""
+        one = self._gpus.get(gpu)
+        event = "hw.gpu.state" if one is not None else "hw.gpu.driver"
+        out.event(
+            event,
+            entity=one.entity if one is not None else self._context.host.entity,
+            state=state,
+            body=body,
+            severity=INFO if state == "ok" else ERROR,
+            attributes=one.identity() if one is not None else {},
+        )
+
+
+def _is_well(state: int, health: int, summary: int) -> bool:
+    """Whether a fabric is complete and healthy, or is not there; a summary of 2 is unhealthy, 3 limited."""
+    return state in (0, codes.FABRIC_COMPLETED) and summary not in (2, 3)
