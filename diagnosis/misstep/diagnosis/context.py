@@ -8,6 +8,7 @@ from misstep.diagnosis.case import Case
 from misstep.diagnosis.coverage import Coverage
 from misstep.diagnosis.detectors.driver import Outcome
 from misstep.diagnosis.roster import Node, Roster
+from misstep.diagnosis.team import Team
 from misstep.diagnosis.window import SECOND, Window
 
 
@@ -18,6 +19,7 @@ class Context(NamedTuple):
         outcomes: how each driver stands.
         failed: the driver that failed because of this case, if one did.
         stalled: nothing in the session has moved for a while and nothing runs.
+        team: the ranks of training in the session.
     """
 
     window: Window
@@ -26,6 +28,7 @@ class Context(NamedTuple):
     outcomes: tuple[Outcome, ...]
     failed: Outcome | None = None
     stalled: bool = False
+    team: Team | None = None
 
     @property
     def at(self) -> int:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from misstep.diagnosis.context import Context
+from misstep.diagnosis.detectors import training
 from misstep.diagnosis.detectors.driver import Outcome
+from misstep.diagnosis.entries import STANDSTILLS
 from misstep.diagnosis.explanation import Explanation, explain
 from misstep.diagnosis.incident import ENDED, OPEN, RECOVERED, Incident, incident_id
 from misstep.diagnosis.recall import Recall
@@ -122,11 +124,16 @@ def _carry(one: Incident, context: Context) -> Incident:
     if outcome is None and len(context.outcomes) == 1:
         outcome = context.outcomes[0]
     status = one.status
-    if _all_well(context, outcome, one.job) or _placed(one, context):
+    if _all_well(context, outcome, one.job) or _placed(one, context) or _goes_on(one, context):
         status = RECOVERED
     elif _over(context, outcome):
         status = ENDED
     return one if status == one.status else one.but(status=status, updated_ns=context.at)
+
+
+def _goes_on(one: Incident, context: Context) -> bool:
+    """Whether the ranks of a job that stood still move again."""
+    return one.cause in STANDSTILLS and context.team is not None and training.moving(context.team)
 
 
 def _placed(one: Incident, context: Context) -> bool:

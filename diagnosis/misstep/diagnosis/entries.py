@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from misstep.diagnosis.catalogue import Cause
-from misstep.diagnosis.causes import cluster, code, death, memory, scheduling
+from misstep.diagnosis.causes import cluster, code, death, memory, scheduling, training
 
 _DEATH = frozenset(
     {
@@ -13,6 +13,8 @@ _DEATH = frozenset(
 )  # fmt: skip
 _MEMORY = _DEATH | {"worker.out_of_memory", "task.out_of_memory", "memory.growth"}
 _RAISED = frozenset({"task.raised", "actor.init_failed", "worker.init_failed", "driver.failed"})
+_RANK = frozenset({"rank.ended", "rank.follows"})
+_STILL = frozenset({"ranks.wait", "ranks.stand"})
 _DRIVER = frozenset({"driver.failed", "task.failed"})
 
 CAUSES = (
@@ -33,17 +35,17 @@ CAUSES = (
     ),
     Cause(
         "native-crash", "A process crashed in native code", "process", "error",
-        _DEATH | {"kernel.segfault", "driver.failed"}, frozenset({"worker.out_of_memory", "kernel.oom_kill", "node.died"}), ("process_exits",), death.native_crash,
+        _DEATH | _RANK | {"kernel.segfault", "driver.failed"}, frozenset({"worker.out_of_memory", "kernel.oom_kill", "node.died"}), ("process_exits",), training.either(training.crashed, death.native_crash),
         "no fatal signal", ("ray-oom-kill", "kernel-oom-kill", "process-exit"),
     ),
     Cause(
         "process-exit", "A process left by itself", "process", "error",
-        _DEATH, frozenset({"worker.out_of_memory", "kernel.oom_kill", "kernel.segfault", "node.died", "raylet.ended"}), ("process_exits",), death.process_exit,
+        _DEATH | _RANK, frozenset({"worker.out_of_memory", "kernel.oom_kill", "kernel.segfault", "node.died", "raylet.ended"}), ("process_exits",), training.either(training.left, death.process_exit),
         "it did not leave by itself", ("native-crash", "ray-oom-kill", "kernel-oom-kill", "process-killed"),
     ),
     Cause(
         "process-killed", "A process was killed from outside", "process", "error",
-        _DEATH, frozenset({"worker.out_of_memory", "kernel.oom_kill", "node.died", "raylet.ended"}), ("process_exits",), death.process_killed,
+        _DEATH | _RANK, frozenset({"worker.out_of_memory", "kernel.oom_kill", "node.died", "raylet.ended"}), ("process_exits",), training.either(training.killed, death.process_killed),
         "no signal from outside", ("kernel-oom-kill", "ray-oom-kill", "native-crash"),
     ),
     Cause(
@@ -67,9 +69,29 @@ CAUSES = (
         "no object was lost", ("ray-node-lost", "process-exit"),
     ),
     Cause(
-        "user-exception", "A task or actor raised an exception", "code", "error",
-        _RAISED, frozenset({"worker.out_of_memory"}), ("ray_events",), code.user_exception,
+        "user-exception", "A task, actor or rank raised an exception", "code", "error",
+        _RAISED | {"rank.raised"}, frozenset({"worker.out_of_memory"}), ("ray_events",), training.either(training.raised, code.user_exception),
         "no task or actor raised", ("ray-oom-kill", "native-crash", "ray-node-lost"),
+    ),
+    Cause(
+        "rank-stopped", "A rank is stopped by a signal", "process", "error",
+        _STILL | {"rank.frozen"}, frozenset(), ("torch_collectives",), training.frozen,
+        "no rank is stopped", ("process-killed", "rank-stuck"),
+    ),
+    Cause(
+        "rank-stuck", "A rank does not come to a collective", "code", "error",
+        _STILL | {"rank.missing"}, frozenset({"rank.frozen"}), ("torch_collectives",), training.stuck,
+        "every rank came to every collective", ("rank-stopped", "collective-skipped", "collective-mismatch", "process-killed"),
+    ),
+    Cause(
+        "collective-skipped", "A rank left out a collective", "code", "error",
+        _STILL | {"rank.skipped", "rank.left"}, frozenset({"rank.frozen"}), ("torch_collectives",), training.skipped,
+        "no rank went past a collective that others wait in", ("rank-stuck", "rank-stopped", "collective-mismatch"),
+    ),
+    Cause(
+        "collective-mismatch", "Ranks called different collectives", "code", "error",
+        _STILL | {"rank.mismatch"}, frozenset({"rank.frozen"}), ("torch_collectives",), training.mismatch,
+        "all ranks made the same calls", ("rank-stuck", "rank-stopped", "collective-skipped"),
     ),
     Cause(
         "driver-exception", "The driver raised an exception", "driver", "error",
@@ -89,3 +111,6 @@ CAUSES = (
 )  # fmt: skip
 
 BY_ID = {cause.id: cause for cause in CAUSES}
+
+STANDSTILLS = frozenset({"rank-stopped", "rank-stuck", "collective-skipped", "collective-mismatch"})
+"""Causes for which a training job stands still; they are over when its ranks move again."""

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from misstep.core.identity import Session
 from misstep.diagnosis.case import Case, gather
 from misstep.diagnosis.catalogue import Cause, Claim
 from misstep.diagnosis.context import Context
 from misstep.diagnosis.coverage import Coverage
-from misstep.diagnosis.detectors import deaths, driver, placement, processes, progress, task_failures
+from misstep.diagnosis.detectors import (
+    deaths,
+    driver,
+    placement,
+    processes,
+    progress,
+    task_failures,
+    training,
+)
 from misstep.diagnosis.detectors.driver import Outcome
 from misstep.diagnosis.entries import CAUSES
 from misstep.diagnosis.inspection import inspect, suspect
 from misstep.diagnosis.observation import Observation
 from misstep.diagnosis.roster import Roster
+from misstep.diagnosis.team import Team
 from misstep.diagnosis.window import SECOND, Window
 
 _ROOTS = (
@@ -48,7 +58,9 @@ class Explanation:
 
 def explain(window: Window) -> tuple[list[Explanation], Context]:
     """Explain what can be seen at a tick; the most direct explanation of each case, oldest case first."""
-    roster = Roster(window)
+    roster, team = Roster(window), Team(window)
+    if Session.parse(window.session).kind == "torch":
+        return _explain_training(window, roster, team)
     outcomes, told = driver.outcomes(window, roster)
     observations = [
         *told,
@@ -58,8 +70,14 @@ def explain(window: Window) -> tuple[list[Explanation], Context]:
         *deaths.nodes(window, roster),
         *processes.raylets(window, roster),
         *_waits(window, roster, outcomes),
+        # How ranks under Ray end, Ray's own records tell.
+        *(
+            one
+            for one in training.observe(window, team)
+            if one.kind not in ("rank.ended", "rank.raised", "rank.follows")
+        ),
     ]
-    context = Context(window, roster, Coverage(window), tuple(outcomes))
+    context = Context(window, roster, Coverage(window), tuple(outcomes), team=team)
     cases = gather(observations, [job.id for job in roster.jobs])
     cases = _after_the_end(cases, context)
     cases = _into_nodes(cases, context)
@@ -76,6 +94,20 @@ def explain(window: Window) -> tuple[list[Explanation], Context]:
         if explanation is not None:
             found.append(explanation)
     return _once(found), context
+
+
+def _explain_training(window: Window, roster: Roster, team: Team) -> tuple[list[Explanation], Context]:
+    """The same for a session that is one training job: all that befalls its ranks is one case."""
+    outcome = training.of_launcher(window, team)
+    outcomes = (outcome,) if outcome is not None else ()
+    context = Context(window, roster, Coverage(window), outcomes, team=team)
+    found = []
+    for case in gather(training.observe(window, team), []):
+        failed = outcome if outcome is not None and outcome.state == "failed" else None
+        explanation = _compete(case, context._replace(failed=failed))
+        if explanation is not None:
+            found.append(explanation)
+    return found, context
 
 
 def _waits(window: Window, roster: Roster, outcomes: list[Outcome]) -> list[Observation]:

@@ -18,6 +18,7 @@ OWN = (
     "session.end", "ray.node.definition", "ray.node.lifecycle", "ray.worker.definition", "ray.worker.lifecycle",
     "ray.actor.definition", "ray.actor.lifecycle", "ray.job.definition", "ray.job.lifecycle", "ray.submission",
     "ray.task.lifecycle", "ray.demand", "process.start", "process.exit", "process.exception", "command.start", "command.exit",
+    "session.start", "torch.rank", "torch.reading", "torch.collective", "torch.stack",
 )  # fmt: skip
 """Events of a session that every tick asks about in one way or another: what is new of them is read at once."""
 

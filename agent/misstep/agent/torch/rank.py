@@ -9,7 +9,7 @@ from typing import Any
 
 from misstep.agent.torch.recorder import Collective, Position
 
-STOPPED = 3.0
+STOPPED = 2.0
 """Seconds without a collective after which a rank is looked at, or so many times its usual pause."""
 _KEPT = 15
 

@@ -28,7 +28,7 @@ _SILENT = 0.9
 _OWN_STACKS = 0.5
 _TRACE = 1.0
 _REGULAR = 30.0
-_AGAIN = (0.0, 3.0, 6.0, 12.0, 24.0)
+_AGAIN = (0.0, 2.5, 6.0, 12.0, 24.0)
 """Seconds after a job was first seen to stand still at which it is read; afterwards once a minute."""
 _LATER = 60.0
 _ROWS, _ROWS_STOPPED = 8, 24
@@ -293,7 +293,7 @@ def _tell_collective(rank: Rank, one: recorder.Collective, out: Records) -> None
     out.event(
         "torch.collective", entity=rank.entity, session=rank.session, state=one.state, time=one.created,
         attributes={
-            names.RANK: rank.number, names.GROUP: one.group, names.GROUP_LABEL: one.label, names.SEQUENCE: one.sequence,
+            names.RANK: rank.number, names.PID: rank.pid, names.GROUP: one.group, names.GROUP_LABEL: one.label, names.SEQUENCE: one.sequence,
             names.OPERATION: one.operation, names.SIZES: one.sizes, names.DTYPES: one.dtypes,
         },
     )  # fmt: skip

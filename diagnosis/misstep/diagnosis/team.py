@@ -1,0 +1,208 @@
+"""The ranks of a training job as a tick sees them: where each stands, what it called, how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from misstep.core import names, stacks
+from misstep.core.identity import Session
+from misstep.diagnosis.detectors.processes import ending
+from misstep.diagnosis.waits import Call, Standing
+from misstep.diagnosis.window import Window
+from misstep.store.rows import LogRow
+
+_STOPPED = ("T", "t")
+
+
+class Snapshot(NamedTuple):
+    """One reading of a rank's collectives: by group, how many it had begun and how many were over."""
+
+    ts: int
+    state: str
+    frozen: bool
+    begun: Mapping[str, int]
+    done: Mapping[str, int]
+    row: LogRow
+
+
+class Dump(NamedTuple):
+    """Where a rank's main thread stood; `together` is the same for all that were taken at one time."""
+
+    ts: int
+    together: str
+    frames: list[stacks.Frame]
+    active: bool
+    row: LogRow
+
+
+@dataclass(slots=True)
+class Member:
+    """One rank, in its newest life."""
+
+    number: int
+    entity: str
+    pid: int
+    process: str
+    host: str
+    row: LogRow
+    snapshots: list[Snapshot] = field(default_factory=list)
+    dumps: list[Dump] = field(default_factory=list)
+    calls: dict[tuple[str, int], tuple[Call, LogRow]] = field(default_factory=dict)
+    end: LogRow | None = None
+    raised: LogRow | None = None
+
+    @property
+    def name(self) -> str:
+        """``rank 3``."""
+        return f"rank {self.number}"
+
+    @property
+    def where(self) -> str:
+        """``pid 4711 on node-2``."""
+        return f"pid {self.pid} on {self.host}" if self.host else f"pid {self.pid}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended, and not well."""
+        signal, code = ending(self.end) if self.end is not None else ("", 0)
+        return bool(signal) or code != 0
+
+    def at(self, until: int) -> Snapshot | None:
+        """The newest reading up to a moment that it answered to; one that it did not says only that it is stopped."""
+        held = [one for one in self.snapshots if one.ts <= until and one.state != "gone"]
+        frozen = bool(held) and held[-1].frozen
+        answered = [one for one in held if one.state != "silent"] or held
+        return (
+            answered[-1]._replace(frozen=frozen, ts=held[-1].ts if frozen else answered[-1].ts)
+            if answered
+            else None
+        )
+
+    def standing(self, until: int, state: str = "") -> Standing:
+        """As `waits` takes it."""
+        held = self.at(until)
+        calls = {key: call for key, (call, _) in self.calls.items() if call.created <= until}
+        if held is None:
+            return Standing(0, {}, {}, calls, state or "alive")
+        return Standing(
+            held.ts, held.begun, held.done, calls, state or ("frozen" if held.frozen else "alive")
+        )
+
+
+class Team:
+    """All ranks of a job.
+
+    Attributes:
+        groups: ranks of each process group.
+        labels: what the code that made a group calls it.
+        launcher: pid of what started them, 0 if unknown.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self.members: dict[int, Member] = {}
+        self.groups: dict[str, frozenset[int]] = {}
+        self.labels: dict[str, str] = {}
+        self.launcher = 0
+        for row in window.rows("torch.rank"):
+            self._meet(row)
+        if self.members:
+            self._read(window)
+
+    def group(self, name: str) -> str:
+        """How a person calls a group."""
+        label = self.labels.get(name, "")
+        return label if label and label != "undefined" else f"group {name}"
+
+    def dumps(self, until: int) -> dict[int, Dump]:
+        """The newest stacks that were taken of all ranks together, up to a moment."""
+        newest: dict[str, dict[int, Dump]] = {}
+        for number, member in self.members.items():
+            for one in member.dumps:
+                if one.ts <= until:
+                    newest.setdefault(one.together, {})[number] = one
+        return newest[max(newest)] if newest else {}
+
+    def _meet(self, row: LogRow) -> None:
+        number, pid = _number(row, names.RANK), _number(row, names.PID)
+        known = self.members.get(number)
+        if known is None or known.pid != pid:
+            self.members[number] = Member(
+                number, row.entity, pid, row.attributes.get(names.PROCESS_ENTITY, ""), row.resource.get(names.HOST_NAME, ""), row,
+            )  # fmt: skip
+        for name, held in _object(row.body).items():
+            if isinstance(held, dict) and isinstance(held.get("ranks"), list):
+                self.groups[name] = frozenset(one for one in held["ranks"] if isinstance(one, int))
+                self.labels[name] = str(held.get("desc") or "")
+
+    def _read(self, window: Window) -> None:
+        since = window.since
+        for row in window.rows("torch.reading", since=since):
+            if (member := self._of(row)) is not None:
+                member.snapshots.append(_snapshot(row))
+        for row in sorted(window.rows("torch.collective", since=since), key=lambda row: (row.seq, row.row)):
+            if (member := self._of(row)) is not None:
+                call = Call(
+                    row.attributes.get(names.GROUP, ""), _number(row, names.SEQUENCE), row.attributes.get(names.OPERATION, ""),
+                    row.attributes.get(names.SIZES, ""), row.attributes.get(names.DTYPES, ""), row.ts,
+                )  # fmt: skip
+                member.calls[call.group, call.sequence] = (call, row)
+                if row.attributes.get(names.GROUP_LABEL):
+                    self.labels[call.group] = row.attributes[names.GROUP_LABEL]
+        for row in window.rows("torch.stack", since=since):
+            if (member := self._of(row)) is not None and (dump := _dump(row)) is not None:
+                member.dumps.append(dump)
+        by_pid = {member.pid: member for member in self.members.values()}
+        for row in window.rows("process.exit"):
+            if (
+                held := by_pid.get(_number(row, names.PID))
+            ) is not None and row.ts >= held.row.ts - 1_000_000_000:
+                held.end = row
+        for row in window.rows("process.exception"):
+            held = by_pid.get(_number(row, names.PID))
+            if held is not None and not row.attributes.get(names.THREAD):
+                held.raised = row
+        if Session.parse(window.session).kind == "torch":
+            starts = window.rows("session.start")
+            self.launcher = _number(starts[-1], names.PID) if starts else 0
+
+    def _of(self, row: LogRow) -> Member | None:
+        member = self.members.get(_number(row, names.RANK))
+        return member if member is not None and member.pid == _number(row, names.PID) else None
+
+
+def _snapshot(row: LogRow) -> Snapshot:
+    groups = _object(row.body).get("groups")
+    begun, done = {}, {}
+    for name, held in groups.items() if isinstance(groups, dict) else ():
+        if isinstance(held, list) and len(held) == 2 and all(isinstance(one, int) for one in held):
+            begun[name], done[name] = max(0, held[0]), max(0, held[1])
+    frozen = row.attributes.get(names.PROCESS_STATE, "") in _STOPPED
+    return Snapshot(row.ts, row.state, frozen, begun, done, row)
+
+
+def _dump(row: LogRow) -> Dump | None:
+    try:
+        threads = json.loads(row.body)
+    except ValueError:
+        return None
+    for one in threads if isinstance(threads, list) else ():
+        if isinstance(one, dict) and one.get("thread") == "MainThread":
+            frames = stacks.frames(one.get("frames") or ())
+            return Dump(row.ts, row.attributes.get(names.READING, ""), frames, bool(one.get("active")), row)
+    return None
+
+
+def _object(text: str) -> dict[str, object]:
+    try:
+        held = json.loads(text)
+    except ValueError:
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _number(row: LogRow, key: str) -> int:
+    value = row.attributes.get(key, "")
+    return int(value) if value.lstrip("-").isdigit() else 0
