@@ -118,8 +118,20 @@ def test_a_recorded_segfault_and_oom_kill(follow: Any, read_events: Any) -> None
             "hw.gpu.xid", {"hw.gpu.xid": 149, "hw.id": "0000:18:00"},
         ),
         ("NVRM: Xid (0000:03:00): 31, Ch 00000010", "hw.gpu.xid", {"hw.gpu.xid": 31, "hw.id": "0000:03:00"}),
-        ("NVRM: GPU 0000:18:00.0: GPU has fallen off the bus.", "kernel.message", {}),
-        ("nvidia-nvswitch0: SXid (PCI:0000:00:00.0): 20034, Fatal, Link 30 LTSSM Fault Up", "kernel.message", {}),
+        (
+            "NVRM: Xid (PCI:0000:65:00): 45, pid=5012, name=python3, Ch 00000008 caused by previous Xid 48",
+            "hw.gpu.xid",
+            {"hw.gpu.xid": 45, "hw.id": "0000:65:00", "process.pid": 5012, "process.executable.name": "python3", "hw.gpu.xid.cause": 48},
+        ),
+        (
+            "NVRM: Xid (PCI:0000:18:00): 154, GPU recovery action changed from 0x4 (Drain and Reset) to 0x1 (GPU Reset Required)",
+            "hw.gpu.xid", {"hw.gpu.xid": 154, "hw.id": "0000:18:00"},
+        ),
+        (
+            "NVRM: Xid (PCI:0000:4f:00): 119, pid=1234, name=nv-hostengine, Timeout after 6s of waiting for RPC response from GPU4 GSP! Expected function 76 (GSP_RM_CONTROL) (0x20803032 0x58c).",
+            "hw.gpu.xid", {"hw.gpu.xid": 119, "hw.id": "0000:4f:00", "process.pid": 1234, "process.executable.name": "nv-hostengine"},
+        ),
+        ("NVRM: The NVIDIA GPU driver has been unloaded", "kernel.message", {}),
     ],
 )  # fmt: skip
 def test_what_lines_mean(text: Any, event: Any, attributes: Any) -> None:
@@ -128,12 +140,94 @@ def test_what_lines_mean(text: Any, event: Any, attributes: Any) -> None:
     assert (line.event, line.attributes) == (event, attributes)
 
 
+@pytest.mark.parametrize(
+    ("priority", "text", "event", "state", "attributes"),
+    [
+        (3, "NVRM: GPU 0000:18:00.0: GPU has fallen off the bus.", "hw.gpu.state", "lost", {"hw.id": "0000:18:00"}),
+        (3, "NVRM: GPU at PCI:0000:3b:00: GPU has fallen off the bus.", "hw.gpu.state", "lost", {"hw.id": "0000:3b:00"}),
+        (
+            3, "nvidia-nvswitch0: SXid (PCI:0000:00:00.0): 20034, Fatal, Link 30 LTSSM Fault Up",
+            "kernel.device", "failed", {"kernel.subject": "nvswitch", "hw.id": "0000:00:00.0", "hw.nvswitch.sxid": 20034},
+        ),
+        (
+            3, "mlx5_core 0000:5d:00.0: poll_health:829:(pid 0): device's health compromised - reached miss count",
+            "kernel.device", "failed", {"kernel.subject": "mlx5", "hw.id": "0000:5d:00.0"},
+        ),
+        (
+            4, "mlx5_core 0000:5d:00.0: mlx5_pcie_event:301:(pid 0): Detected insufficient power on the PCIe slot (27W).",
+            "kernel.device", "failed", {"kernel.subject": "mlx5", "hw.id": "0000:5d:00.0"},
+        ),
+        (
+            3, "mlx5_core 0000:9a:00.0: Port module event[error]: module 0, Cable error, High Temperature",
+            "kernel.device", "failed", {"kernel.subject": "mlx5", "hw.id": "0000:9a:00.0"},
+        ),
+        (
+            3, "infiniband mlx5_0: mlx5_cmd_out_err:838:(pid 17): ACCESS_REG(0x805) op_mod(0x1) failed, status bad parameter(0x3)",
+            "kernel.device", "failed", {"kernel.subject": "mlx5", "hw.id": "mlx5_0"},
+        ),
+        (
+            0, "mce: [Hardware Error]: CPU 2: Machine Check: 0 Bank 8: 9c00000000800151",
+            "kernel.device", "failed", {"kernel.subject": "mce", "hw.id": "cpu 2"},
+        ),
+        (
+            4, "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#1_DIMM#0 (channel:1 slot:0 page:0x1 offset:0x0 grain:32 syndrome:0x0)",
+            "kernel.device", "corrected", {"kernel.subject": "edac", "hw.id": "mc0"},
+        ),
+        (
+            4, "pcieport 0000:00:01.0: AER: Multiple Uncorrectable (Non-Fatal) error message received from 0000:3b:00.0",
+            "kernel.device", "failed", {"kernel.subject": "aer", "hw.id": "0000:3b:00.0"},
+        ),
+        (
+            4, "pcieport 0000:00:01.0: AER: Corrected error received: 0000:3b:00.0",
+            "kernel.device", "corrected", {"kernel.subject": "aer", "hw.id": "0000:3b:00.0"},
+        ),
+        (
+            5, "nfs: server 10.0.0.2 not responding, still trying",
+            "kernel.device", "failed", {"kernel.subject": "nfs", "hw.id": "10.0.0.2"},
+        ),
+        (5, "nfs: server Storage-1 OK", "kernel.device", "recovered", {"kernel.subject": "nfs", "hw.id": "Storage-1"}),
+        (
+            4, "nvme nvme0: I/O 12 QID 3 timeout, reset controller",
+            "kernel.device", "failed", {"kernel.subject": "nvme", "hw.id": "nvme0"},
+        ),
+        (
+            3, "nvme nvme1: Disabling device after reset failure: -19",
+            "kernel.device", "failed", {"kernel.subject": "nvme", "hw.id": "nvme1"},
+        ),
+        (
+            2, "EXT4-fs (sda1): Remounting filesystem read-only",
+            "kernel.device", "failed", {"kernel.subject": "filesystem", "hw.id": "sda1"},
+        ),
+        (
+            0, "watchdog: BUG: soft lockup - CPU#3 stuck for 23s! [python3:812]",
+            "kernel.device", "failed", {"kernel.subject": "lockup", "hw.id": "cpu#3"},
+        ),
+    ],
+)  # fmt: skip
+def test_what_lines_about_devices_mean(
+    priority: int, text: str, event: str, state: str, attributes: dict[str, Any]
+) -> None:
+    line = Reader().read(priority, text)
+    assert line is not None
+    assert (line.event, line.state, line.attributes) == (event, state, attributes)
+
+
+def test_a_lost_gpu_in_the_log_is_the_gpu_that_nvml_means(follow: Any, read_events: Any) -> None:
+    context, append, start = follow
+    append("3,7,1,-;NVRM: GPU 0000:3B:00.0: GPU has fallen off the bus.", "5,8,1,-;nfs: server a OK")
+    lost, nfs = read_events(start()().events)
+    assert lost.attributes["misstep.entity"] == f"gpu/{context.host.id[:12]}/0000:3b:00"
+    assert lost.attributes["misstep.state"] == "lost"
+    assert nfs.attributes["misstep.entity"] == context.host.entity
+
+
 def test_calm_lines_and_insides_of_traces_are_nobody_s_business() -> None:
     reader = Reader()
     assert reader.read(6, "EXT4-fs (vda): mounted filesystem") is None
     assert reader.read(4, "RAX: 0000000000000000 RBX: 000000000c800000") is None
     assert reader.read(4, " dump_stack_lvl+0x57/0x80") is None
-    line = reader.read(4, "nvme nvme0: I/O 12 QID 3 timeout, reset controller")
+    assert reader.read(6, "nvme nvme0: 4/0/0 default/read/poll queues") is None
+    line = reader.read(4, "thermal thermal_zone0: critical temperature reached")
     assert line is not None
     assert line.event == "kernel.message"
 

@@ -1,4 +1,4 @@
-"""What kernel lines mean: OOM kills, invalid accesses, hung tasks, Xids; the rest by severity.
+"""What kernel lines mean: OOM kills, invalid accesses, hung tasks, Xids, lost GPUs, devices; the rest by severity.
 
 Forms: mm/oom_kill.c, arch/x86/mm/fault.c, arch/*/kernel/traps.c, kernel/hung_task.c, NVIDIA's open-gpu-kernel-modules
 (``nvidia/src/.../nv-xid``), where the MIG form puts ``GPU-I:`` and ``GPU-CI:`` after the PCI address.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from misstep.agent import kernel_devices
 from misstep.agent.otlp import Value
 from misstep.core import names
 
@@ -22,6 +23,8 @@ _HUNG = re.compile(r"^INFO: task (.{1,15}):(\d+) blocked (?:in I/O wait )?for mo
 _XID = re.compile(
     r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)(?: GPU-I:(\d+)(?: GPU-CI:(\d+))?)?\): (\d+)(?:, pid='?(\d+)'?, name=([^,]*))?"
 )
+_PREVIOUS = re.compile(r" caused by previous Xid (\d+)")
+_OFF_THE_BUS = re.compile(r"NVRM: GPU (?:at )?(?:PCI:)?([0-9a-fA-F:]+)(?:\.\d)?:.*GPU has fallen off the bus")
 _DUMP = re.compile(
     r"^(?:[\s\[]|Code:|RIP:|RSP:|R[A-Z0-9]{2}:|[CDEF]S:|CR\d:|Call Trace|Modules linked|Hardware name:|CPU: \d|Workqueue:|---\[)"
 )
@@ -34,12 +37,14 @@ class Line(NamedTuple):
     Attributes:
         pid: of the process that it is about, 0 if none.
         gpu: PCI address of the GPU that it is about, or empty.
+        state: of the event's subject, or empty.
     """
 
     event: str
     attributes: dict[str, Value]
     pid: int = 0
     gpu: str = ""
+    state: str = ""
 
 
 class Reader:
@@ -58,7 +63,7 @@ class Reader:
             found = self._memory(text)
             if found is not None or text.startswith("oom-kill:"):
                 return found
-        if "Xid (" in text:
+        if "Xid (" in text and "SXid (" not in text:
             return _xid(text)
         for pattern, event in (
             (_SEGFAULT, "kernel.segfault"),
@@ -68,8 +73,14 @@ class Reader:
             match = pattern.search(text)
             if match:
                 return Line(event, {names.PROCESS_NAME: match[1], names.PID: int(match[2])}, int(match[2]))
-        telling = text.startswith("NVRM: ") or "SXid (" in text
-        if telling or (priority <= 4 and not _DUMP.match(text)):
+        lost = _OFF_THE_BUS.search(text)
+        if lost:
+            address = lost[1].lower()
+            return Line("hw.gpu.state", {names.HW_ID: address}, gpu=address, state="lost")
+        device = kernel_devices.read(text)
+        if device is not None:
+            return _device(device)
+        if text.startswith("NVRM: ") or (priority <= 4 and not _DUMP.match(text)):
             return Line("kernel.message", {})
         return None
 
@@ -91,6 +102,13 @@ class Reader:
         )
 
 
+def _device(device: kernel_devices.Device) -> Line:
+    held: dict[str, Value] = {names.KERNEL_SUBJECT: device.kind, names.HW_ID: device.name}
+    if device.number:
+        held[names.SXID] = device.number
+    return Line("kernel.device", held, state=device.state)
+
+
 def _xid(text: str) -> Line | None:
     match = _XID.search(text)
     if match is None:
@@ -104,4 +122,7 @@ def _xid(text: str) -> Line | None:
     if pid:
         held[names.PID] = int(pid)
         held[names.PROCESS_NAME] = name
+    previous = _PREVIOUS.search(text)
+    if previous:
+        held[names.XID_CAUSE] = int(previous[1])
     return Line("hw.gpu.xid", held, int(pid or 0), address.lower())

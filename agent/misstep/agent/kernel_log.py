@@ -78,7 +78,7 @@ class KernelLogProbe:
             line = self._reader.read(priority, text)
             if line is None:
                 continue
-            if line.event == "kernel.message":
+            if line.event in ("kernel.message", "kernel.device"):
                 quiet += 1
                 if quiet > _MESSAGES_PER_CHECK:
                     continue
@@ -140,7 +140,7 @@ class KernelLogProbe:
             entity = f"gpu/{self._context.host.id[:12]}/{line.gpu}"
         elif process is not None:
             entity = workload.entity(process)
-        elif line.event == "kernel.message":
+        elif line.event in ("kernel.message", "kernel.device"):
             entity = self._context.host.entity
         held = dict(line.attributes)
         held[names.KERNEL_SEQUENCE] = sequence
@@ -153,6 +153,7 @@ class KernelLogProbe:
             line.event,
             entity=entity,
             session=process.session if process is not None else "",
+            state=line.state,
             body=text,
             time=when,
             severity=_SEVERITY[priority],

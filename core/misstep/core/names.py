@@ -73,7 +73,10 @@ OOM_CONSTRAINT = (
     "kernel.oom.constraint"  # CONSTRAINT_NONE (the machine was full), CONSTRAINT_MEMCG (a cgroup was), …
 )
 KERNEL_SEQUENCE = "kernel.log.sequence"
+KERNEL_SUBJECT = "kernel.subject"  # nvswitch, mlx5, mce, edac, aer, nvme, nfs, filesystem, lockup
 XID = "hw.gpu.xid"
+XID_CAUSE = "hw.gpu.xid.cause"  # the Xid that a clean-up (45) says it follows
+SXID = "hw.nvswitch.sxid"
 HW_ID = "hw.id"  # of a GPU in a kernel line: its PCI address
 HW_TYPE = "hw.type"
 HW_MODEL = "hw.model"
@@ -232,6 +235,7 @@ EVENTS = (
         ("xid", "ecc_uncorrected", "ecc_storm", "retirement", "remap_pending", "remap_failed", "poison", "unavailable", "recovery_action", "mig", "nvlink_down", "nvlink_up", "nvlink_errors", "fabric", "other"),
     ),
     Event("hw.gpu.process", "process", "a process holds a GPU, or held it: who it is, its rank, container and pod", ("held", "released"), relates=((ENTITY, "uses", GPU_ENTITY),)),
+    Event("kernel.device", "host", "a device or file server failed, corrected an error or came back, says the kernel: `kernel.subject` tells the kind, `hw.id` which", ("failed", "corrected", "recovered"), "kernel line"),
     Event("kernel.message", "host", "any other kernel record of severity warning or worse", body="kernel line"),
     Event("ray.node.definition", "ray_node", "a Ray node joined", body="json"),
     Event("ray.node.lifecycle", "ray_node", "a Ray node's states; ALIVE brings its resources, DEAD why", ("ALIVE", "DEAD"), "json", ends=("DEAD",)),
