@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from misstep.collector.access import Access, Headers, Peer, headers_of
 from misstep.collector.body import Receive
 from misstep.collector.dialect import Dialect
 from misstep.collector.door import tenant_of
-from misstep.collector.otlp import PATHS, Receiver, Send, refuse, respond
+from misstep.collector.otlp import ACCEPTED, PATHS, Receiver, Send, refuse, refused, respond
 from misstep.collector.refusal import Refusal
 from misstep.collector.remote_write import RemoteWriteReceiver
 from misstep.collector.telemetry import Telemetry
@@ -22,6 +22,7 @@ from misstep.store.store import Store
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Asked by supervisors that hold no token; they tell nothing but yes or no."""
+Done = Callable[[bytes, bytes], None]
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +55,37 @@ class Application:
         self._receiver = receiver
         self._api = api
         self._telemetry = telemetry
+
+    def take_steady(
+        self, path: str, peer: Peer, scheme: str, headers: Headers, body: bytes, done: Done
+    ) -> bool:
+        """Take a POST of OTLP whose sender is known and whose request looks like the one before.
+
+        Args:
+            path: of the request.
+            peer: of the connection.
+            scheme: http or https.
+            headers: by lower-case name.
+            body: whole, as sent.
+            done: called in the loop with the answer's head, open for more headers, and its body.
+
+        Returns:
+            False if it is to be served like any other, which also finds out why it is refused.
+        """
+        try:
+            self._access.admit_page(peer, scheme, headers)
+            self._access.admit_user(peer, headers, "ingest")
+
+            def answered(refusal: Refusal | None) -> None:
+                if refusal is not None:
+                    self._telemetry.refused[refusal.reason].inc()
+                done(*(ACCEPTED if refusal is None else refused(refusal)))
+
+            return self._receiver.take_steady(
+                PATHS[path], headers, body, tenant_of(headers, peer.uid()), answered
+            )
+        except Refusal:
+            return False
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """ASGI 3."""

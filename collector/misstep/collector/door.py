@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from misstep.collector.access import Headers
+from misstep.collector.answers import Answers
 from misstep.collector.body import Budget, expand
 from misstep.collector.rates import Rates
 from misstep.collector.refusal import Refusal
@@ -90,6 +92,7 @@ class Door:
         self._rates = rates or Rates(0)
         self.budget = Budget(max(BODIES_BYTES, 2 * body_limit))
         self._waiting = 0
+        self._answers = Answers()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="otlp")
         telemetry.body_bytes.set_function(lambda: self.budget.used)
 
@@ -117,6 +120,36 @@ class Door:
         self._count(parcel, receipt, watch)
         return receipt
 
+    def take_steady(self, parcel: Parcel, done: Callable[[Refusal | None], None]) -> bool:
+        """The same for a request that a layout reads, without a task of its own; False leaves it to `take`.
+
+        Args:
+            parcel: its body is not taken from the budget yet.
+            done: called in the loop when all of it is stored, or with what there is to answer instead.
+
+        Raises:
+            Refusal: it was not stored.
+        """
+        watch = Stopwatch()
+        opened = self._expanded(parcel)
+        if opened.known is None or self._waiting >= WAITING_LIMIT:
+            return False
+        self.admit(parcel.tenant)
+        size = len(parcel.body) + len(opened.plain)
+        self.budget.take(size)
+        self._waiting += 1
+
+        def answer(stored: Future[Receipt]) -> None:
+            self._waiting -= 1
+            self.budget.give(size)
+            error = stored.exception()
+            if error is None:
+                self._count(parcel, stored.result(), watch)
+            done(_refusal(error) if error is not None else None)
+
+        self._answers.call(self._store.append(opened.batch, opened.plain, opened.known), answer)
+        return True
+
     async def _open(self, parcel: Parcel) -> _Opened:
         small = _INLINE_COMPRESSED if parcel.compression or parcel.json else _INLINE_BYTES
         if len(parcel.body) <= small:
@@ -125,18 +158,24 @@ class Door:
 
     def _checked(self, parcel: Parcel) -> _Opened:
         """Decompressed and found well formed; a message that was parsed for that is thrown away."""
+        opened = self._expanded(parcel)
+        if opened.known is not None:
+            return opened
+        if not parcel.json:
+            reason = otlp.malformed(parcel.signal, opened.plain)
+            if reason:
+                raise Refusal(400, "malformed", f"the body is not an {_SHAPES[parcel.signal]} in protobuf")
+        if otlp.too_many(parcel.signal, opened.plain, self._items):
+            raise Refusal(
+                413, "too_large", f"more than {self._items} points, records or spans; send smaller requests"
+            )
+        return opened
+
+    def _expanded(self, parcel: Parcel) -> _Opened:
         plain, kept, compression = expand(parcel.body, parcel.compression, self.limit)
         if parcel.json:
             plain = _from_json(parcel.signal, plain)
         known = self._store.recognise(parcel.signal, plain)
-        if known is None and not parcel.json:
-            reason = otlp.malformed(parcel.signal, plain)
-            if reason:
-                raise Refusal(400, "malformed", f"the body is not an {_SHAPES[parcel.signal]} in protobuf")
-        if known is None and otlp.too_many(parcel.signal, plain, self._items):
-            raise Refusal(
-                413, "too_large", f"more than {self._items} points, records or spans; send smaller requests"
-            )
         stored = encoding.joined(compression, json=parcel.json)
         # The store needs to tell tenants apart, not to know their tokens.
         tenant = hashlib.blake2b(parcel.tenant, digest_size=8).hexdigest() if parcel.tenant else ""
@@ -148,12 +187,9 @@ class Door:
             raise Refusal(429, "overload", "too many requests wait for the disk", retry_after=1)
         self._waiting += 1
         try:
-            return await asyncio.wrap_future(self._store.append(opened.batch, opened.plain, opened.known))
-        except StorageError as error:
-            _log.warning("refused a request: %s", error)
-            raise Refusal(503, "storage", str(error), retry_after=_RETRY_SECONDS) from error
-        except InputError as error:
-            raise Refusal(400, "malformed", str(error)) from error
+            return await self._answers.of(self._store.append(opened.batch, opened.plain, opened.known))
+        except (StorageError, InputError) as error:
+            raise _refusal(error) from error
         finally:
             self._waiting -= 1
 
@@ -166,6 +202,13 @@ class Door:
             telemetry.duplicates[parcel.signal].inc()
         if receipt.rejected:
             telemetry.rejected[parcel.signal].inc(receipt.rejected)
+
+
+def _refusal(error: BaseException) -> Refusal:
+    if isinstance(error, InputError):
+        return Refusal(400, "malformed", str(error))
+    _log.warning("refused a request: %s", error)
+    return Refusal(503, "storage", str(error), retry_after=_RETRY_SECONDS)
 
 
 def sender_of(headers: Headers) -> tuple[str, str, int]:

@@ -7,6 +7,7 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp; the comments name the ones t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from misstep.collector import status
@@ -26,6 +27,8 @@ _OK = {
     "headers": [(b"content-type", status.PROTOBUF), (b"content-length", b"0")],
 }
 _EMPTY = {"type": "http.response.body", "body": b""}
+ACCEPTED = (b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n", b"")
+"""The same as bytes: the head, open for more headers, and the body."""
 
 
 class Receiver:
@@ -63,6 +66,20 @@ class Receiver:
             return
         await respond(send, 200, status.success(signal, receipt.rejected, receipt.warning, media), media)
 
+    def take_steady(
+        self,
+        signal: str,
+        headers: Headers,
+        body: bytes,
+        tenant: bytes,
+        done: Callable[[Refusal | None], None],
+    ) -> bool:
+        """See `Door.take_steady`."""
+        if _media(headers) != status.PROTOBUF:
+            return False
+        parcel = Parcel(signal, body, _compression(headers), False, sender_of(headers), tenant)
+        return self.door.take_steady(parcel, done)
+
 
 async def respond(
     send: Send,
@@ -81,6 +98,14 @@ async def refuse(send: Send, refusal: Refusal, headers: Headers) -> None:
     """Answer with a google.rpc.Status, of the type of the request; protobuf for types that are not ours."""
     media = status.JSON if _media(headers) == status.JSON else status.PROTOBUF
     await respond(send, refusal.status, status.status(refusal, media), media, refusal.headers())
+
+
+def refused(refusal: Refusal) -> tuple[bytes, bytes]:
+    """The same as bytes, for a request in protobuf: the head, open for more headers, and the body."""
+    body = status.status(refusal, status.PROTOBUF)
+    lines = [b"HTTP/1.1 %d %s" % (refusal.status, HTTPStatus(refusal.status).phrase.encode())]
+    pairs = [(b"content-type", status.PROTOBUF), (b"content-length", b"%d" % len(body)), *refusal.headers()]
+    return b"\r\n".join([*lines, *(name + b": " + value for name, value in pairs), b""]), body
 
 
 def _media(headers: Headers) -> bytes:
