@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from misstep.agent.gpu import probe as gpu_probe
+from misstep.agent.gpu import throttle
 from misstep.agent.gpu.cgroup import owner
 from misstep.agent.workload import Process
 from misstep.core import names
@@ -105,6 +106,20 @@ def test_counters_that_rise_are_events(follow: Start, control: nvml.Control) -> 
     assert rose.attributes["hw.gpu.value"] == 3
     (link,) = one.of("hw.gpu.event", "nvlink_errors")
     assert (link.attributes["hw.gpu.nvlink"], link.attributes["hw.gpu.value"]) == (2, 9)
+
+
+def test_a_gpu_that_is_slowed_by_heat_is_an_event_and_a_power_cap_is_none(
+    follow: Start, control: nvml.Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "WINDOW", 500_000_000)
+    control.set(2, hw_thermal=1, power_cap=1)
+    one = follow(interval=0.1)
+    one.until(lambda: one.of("hw.gpu.event", "throttled"))
+    assert [
+        (e.attributes["hw.gpu.index"], e.attributes["hw.gpu.throttle.reason"]) for e in one.of("hw.gpu.event")
+    ] == [(2, "hardware_thermal")]
+    control.set(2, hw_thermal=0)
+    one.until(lambda: one.of("hw.gpu.event", "throttle_end"))
 
 
 def test_mig_instances_have_their_own_memory_and_activity(follow: Start, control: nvml.Control) -> None:

@@ -87,6 +87,7 @@ GPU_INDEX = "hw.gpu.index"  # as NVML and nvidia-smi count them
 GPU_UUID = "hw.gpu.uuid"
 GPU_MEMORY = "hw.gpu.process.memory"  # bytes of GPU memory that a process holds
 GPU_LINK = "hw.gpu.nvlink"  # number of an NVLink
+GPU_REASON = "hw.gpu.throttle.reason"
 GPU_VALUE = "hw.gpu.value"  # what an event of a GPU brought: a counter, a recovery action
 POD = "k8s.pod.uid"
 CONTAINER = "container.id"
@@ -232,7 +233,7 @@ EVENTS = (
     Event("hw.gpu.driver", "host", "how the NVIDIA driver as a whole stands, told when it changes; released: the agent let go of it on demand", ("ok", "unresponsive", "gone", "released")),
     Event(
         "hw.gpu.event", "gpu", "NVML told of something, or a counter of its rose",
-        ("xid", "ecc_uncorrected", "ecc_storm", "retirement", "remap_pending", "remap_failed", "poison", "unavailable", "recovery_action", "mig", "nvlink_down", "nvlink_up", "nvlink_errors", "fabric", "other"),
+        ("xid", "ecc_uncorrected", "ecc_storm", "retirement", "remap_pending", "remap_failed", "poison", "unavailable", "recovery_action", "mig", "nvlink_down", "nvlink_up", "nvlink_errors", "fabric", "throttled", "throttle_end", "other"),
     ),
     Event("hw.gpu.process", "process", "a process holds a GPU, or held it: who it is, its rank, container and pod", ("held", "released"), relates=((ENTITY, "uses", GPU_ENTITY),)),
     Event("kernel.device", "host", "a device or file server failed, corrected an error or came back, says the kernel: `kernel.subject` tells the kind, `hw.id` which", ("failed", "corrected", "recovered"), "kernel line"),

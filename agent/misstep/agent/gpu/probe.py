@@ -6,7 +6,7 @@ import os
 import struct
 
 from misstep.agent.context import Context
-from misstep.agent.gpu import codes, wire
+from misstep.agent.gpu import codes, throttle, wire
 from misstep.agent.gpu.holders import Gpu, Holders
 from misstep.agent.gpu.process import Child, installed
 from misstep.agent.probe import OK, SourceState, failing, off, unsupported
@@ -47,8 +47,11 @@ _WATCHED = {
 class _Layout:
     """What the values of a tier are."""
 
-    def __init__(self, number: int, series: list[Series], watched: list[tuple[int, int, str]]) -> None:
-        self.number, self.series, self.watched = number, series, watched
+    def __init__(
+        self, number: int, series: list[Series], watched: list[tuple[int, int, str]],
+        throttles: list[tuple[int, int, str]],
+    ) -> None:  # fmt: skip
+        self.number, self.series, self.watched, self.throttles = number, series, watched, throttles
         self.form = struct.Struct(f"<{len(series)}d")
 
 
@@ -70,6 +73,7 @@ class GpuProbe:
         self._sheets = {wire.FAST: Sheet(), wire.SLOW: Sheet()}
         self._last: dict[tuple[int, str], float] = {}
         self._states: dict[int, str] = {}
+        self._throttle = throttle.Throttle()
         self._retry, self._again = _RETRY, 0
         self._refresh_due = 0
         self._why: SourceState = OK
@@ -205,6 +209,7 @@ class GpuProbe:
         tier, number = body[:1], struct.unpack_from("<I", body, 1)[0]
         series: list[Series] = []
         watched: list[tuple[int, int, str]] = []
+        throttles: list[tuple[int, int, str]] = []
         for place, (metric, index, instance) in enumerate(wire.rows(body[5:])):
             name, _, label = metric.partition("|")
             held = {} if not index else self._labels(name, self._gpus[int(index)], label)
@@ -213,7 +218,9 @@ class GpuProbe:
             series.append(declared(name, held))
             if metric in _WATCHED:
                 watched.append((place, int(index), metric))
-        self._layouts[tier] = _Layout(number, series, watched)
+            if name == "hw.gpu.throttle.time" and label in throttle.REASONS:
+                throttles.append((place, int(index), label))
+        self._layouts[tier] = _Layout(number, series, watched, throttles)
 
     @staticmethod
     def _labels(name: str, gpu: Gpu, label: str) -> dict[str, str | int | float | bool]:
@@ -231,6 +238,14 @@ class GpuProbe:
         out.sheet(self._sheets[tier], layout.series, values, time)
         for place, gpu, metric in layout.watched:
             self._compare(gpu, metric, values[place], out)
+        changes = self._throttle.see(
+            time, ((gpu, reason, values[at]) for at, gpu, reason in layout.throttles)
+        )
+        for gpu, reason, slowed, share in changes:
+            self._event(
+                gpu, "throttled" if slowed else "throttle_end", f"{reason}: clocks were lowered for {share:.0%} of the last 10 s",
+                WARNING if slowed else INFO, {names.GPU_REASON: reason}, out,
+            )  # fmt: skip
 
     def _compare(self, gpu: int, metric: str, value: float, out: Records) -> None:
         state, severity, first = _WATCHED[metric]
