@@ -8,7 +8,7 @@ import pytest
 
 from misstep.core.errors import SettingsError
 from misstep.core.identity import ENTITY_KINDS
-from misstep.lab import demo, scenarios
+from misstep.lab import pipeline, scenarios, training
 from misstep.lab.cases.ledger import CASES, SCRIPTS
 from misstep.lab.scenarios import SCENARIOS
 
@@ -49,20 +49,22 @@ def test_an_unknown_scenario_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_recipe_has_only_what_the_pipeline_knows_and_does_not_name_the_fault(name: str) -> None:
     scenario = SCENARIOS[name]
-    assert set(scenario.recipe) <= set(_defaults())
+    script = training.TRAIN if scenario.ranks else pipeline.PIPELINE
+    assert set(scenario.recipe) <= set(_defaults(script))
     if scenario.blame is not None:
-        seen = f"{demo.PIPELINE} {dict(scenario.recipe)}"
+        seen = f"{script} {dict(scenario.recipe)}"
         assert name not in seen and scenario.blame.cause not in seen
 
 
-def test_the_pipeline_does_not_speak_of_faults() -> None:
-    words = set(re.findall(r"[a-z-]+", demo.PIPELINE.read_text().lower()))
+@pytest.mark.parametrize("script", [pipeline.PIPELINE, training.TRAIN], ids=lambda path: path.name)
+def test_the_workloads_do_not_speak_of_faults(script: Path) -> None:
+    words = set(re.findall(r"[a-z-]+", script.read_text().lower()))
     causes = {scenario.blame.cause for scenario in SCENARIOS.values() if scenario.blame}
     assert not words & {"fault", "inject", "injected", "scenario", *causes}
 
 
-def _defaults() -> dict[str, object]:
-    tree = ast.parse(demo.PIPELINE.read_text())
+def _defaults(script: Path) -> dict[str, object]:
+    tree = ast.parse(script.read_text())
     (values,) = [
         node.value
         for node in tree.body

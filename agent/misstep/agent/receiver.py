@@ -2,6 +2,7 @@
 
     POST /v1/ray/<cluster>/events   what Ray's aggregator sends (a JSON array)
     POST /v1/report                 an uncaught exception, the start or the end of a command (an object or an array)
+    POST /v1/stacks                 {"session": …}: take the stacks of that training job's ranks now; 404 if none runs here
     GET  /healthz
 
 A request is answered when its records are in the spool, so an answer means that a kill of the agent loses
@@ -27,6 +28,7 @@ from misstep.agent.ray.redaction import command, url
 from misstep.agent.ray.shape import text
 from misstep.agent.ray.splitter import Splitter
 from misstep.agent.records import ERROR, INFO, Records
+from misstep.agent.workload import Workload
 from misstep.core import names
 from misstep.core.clock import SECOND
 from misstep.core.errors import InputError, StorageError, TooLargeError
@@ -36,6 +38,7 @@ REPORTS = ("process.exception", "command.start", "command.exit")
 
 _COMMIT_BYTES = 1024 * 1024
 _REPORT_LIMIT = 512 * 1024
+_WISH_LIMIT = 4096
 _RETRY = 2
 _CLUSTERS = 64
 _CLUSTER = re.compile(r"/v1/ray/([A-Za-z0-9][A-Za-z0-9._-]{0,63})/events")
@@ -107,8 +110,10 @@ class Receiver:
                 Answer(200, '{"ok":true}') if request.method in ("GET", "HEAD") else _refusal(405, "GET it")
             )
         cluster = _CLUSTER.fullmatch(path)
-        if cluster is None and path != "/v1/report":
-            return _refusal(404, "known are POST /v1/ray/<cluster>/events, POST /v1/report and GET /healthz")
+        if cluster is None and path not in ("/v1/report", "/v1/stacks"):
+            return _refusal(
+                404, "known are POST /v1/ray/<cluster>/events, /v1/report and /v1/stacks, and GET /healthz"
+            )
         if request.method != "POST":
             return _refusal(405, "POST it")
         if request.headers.get("content-encoding", "identity") != "identity":
@@ -117,6 +122,8 @@ class Receiver:
             return _refusal(
                 403, "only processes of the agent's own user, of root or of a watched Ray may send"
             )
+        if path == "/v1/stacks":
+            return _Stacks(self._context.workload)
         if cluster is None:
             return _Report(self._context, self._owner, self._commands)
         return _Events(self._context, self._translator(cluster.group(1)), cluster.group(1), self._heard)
@@ -268,6 +275,31 @@ class _Report:
         if isinstance(stated, str) and stated:
             return self._context.workload.session_name(stated)
         return self._owner(pid) or self._context.workload.session_of(pid)
+
+
+class _Stacks:
+    """A body of `/v1/stacks`."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> Answer | None:
+        """Gather; a wish is short."""
+        self._data += data
+        if len(self._data) > _WISH_LIMIT:
+            raise TooLargeError(f"a wish has at most {_WISH_LIMIT} bytes")
+        return None
+
+    def finish(self) -> Answer:
+        """Pass it on; what is read reaches the collector like everything else."""
+        try:
+            session = str(dict(json.loads(self._data))["session"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError('say which job: {"session": …}') from error
+        if not self._workload.want_stacks(session):
+            return _refusal(404, "no rank of that session runs on this machine")
+        return Answer(202, "{}")
 
 
 def _attributes(given: object) -> dict[str, Value]:

@@ -33,7 +33,7 @@ class Process:
 
     Attributes:
         start: clock ticks since boot; with the pid it names the process for ever.
-        role: ``raylet``, ``gcs``, ``ray_worker``, ``ray_driver``, ``ray_system``, ``rank``, ``command`` or ``registered``.
+        role: ``raylet``, ``gcs``, ``ray_worker``, ``ray_driver``, ``ray_system``, ``rank``, ``launcher``, ``command`` or ``registered``.
         command: the first command line that we saw, secrets redacted (Ray's workers overwrite theirs with a title).
         title: argv[0] as it is now, for example ``ray::tokenize``.
         environment: ids and addresses that it was started with (``RAY_*``, ``RANK``, ``WORLD_SIZE``, …), nothing else.
@@ -80,6 +80,8 @@ class Workload:
         self._asked: dict[int, tuple[str, str]] = {}
         self.exit_of: Callable[[int], Exit | None] = lambda pid: None
         """How the newest process with this pid ended, while that is remembered; set by the probe of exits."""
+        self.want_stacks: Callable[[str], bool] = lambda session: False
+        """Have the stacks of a session's ranks taken now; False if none of them runs here. Set by the probe of torch."""
 
     def entity(self, process: Process) -> str:
         """``process/<host>/<pid>/<start>``."""

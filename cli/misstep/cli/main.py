@@ -19,7 +19,7 @@ from misstep.core.errors import MissingExtraError, MisstepError
 from misstep.core.exits import Exit
 
 COMMANDS = {
-    "demo": "break a real Ray job on this machine, and say why it broke",
+    "demo": "break a real job on this machine, and say why it broke",
     "up": "watch this machine: collector and agent, on loopback",
     "run": "run a command under watch, its output and exit status untouched",
     "env": "print the environment that makes your own Ray send its events",
@@ -27,6 +27,7 @@ COMMANDS = {
     "logs": "print stored log lines and events",
     "query": "ask for measured values with PromQL: a table, a chart, CSV or JSON",
     "show": "print what is known of a task, actor, worker, node or process",
+    "stacks": "show where every rank of a training job stands, as one tree",
     "doctor": "say what this machine lets us see, and what opens the rest",
     "agent": "run the agent alone, as on each node of a cluster",
     "collector": "run the collector alone",
@@ -74,7 +75,7 @@ first commands to try:
 
 _FORMAT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=24)
 _TIMES = ("--at", "--around", "--since", "--until")
-_TIMED = ("diagnose", "logs", "query", "show")
+_TIMED = ("diagnose", "logs", "query", "show", "stacks")
 
 
 class Parser(argparse.ArgumentParser):

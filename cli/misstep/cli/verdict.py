@@ -36,6 +36,8 @@ SOURCES = {
     "ray_logs": "ray log",
     "ray_api": "ray dashboard",
     "driver_exceptions": "driver",
+    "torch_collectives": "collectives",
+    "torch_stacks": "stacks",
     "agent": "agent",
 }
 """The right-hand column: a source of `misstep.core.names.SOURCES` in two words at most."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shlex
 import shutil
 import sys
 import time
@@ -13,12 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from misstep.agent.launch import child_environment
 from misstep.core.clock import SECOND
-from misstep.core.errors import MissingExtraError, UnavailableError
 from misstep.core.exits import Exit
-from misstep.lab import memory, scenarios
-from misstep.lab.cluster import Cluster
+from misstep.lab import scenarios
 from misstep.lab.household import Household
 from misstep.lab.jobs import ENDED
 from misstep.lab.narration import Narration
@@ -26,14 +21,6 @@ from misstep.lab.progress import FaultWatch
 from misstep.lab.scenarios import Scenario
 from misstep.lab.service import Service
 
-PIPELINE = Path(__file__).parent / "workload" / "pipeline.py"
-NAME = "demo"
-"""Name of the cluster, in its session."""
-HEADROOM = 2_200_000_000
-"""Bytes above today's use at which the memory monitor kills: what the worker node's own processes need,
-and what the growing task takes before it."""
-OVERSHOOT = 1_500_000_000
-"""Bytes that the task would take beyond that; it ends the growth if the monitor should fail to kill."""
 PATIENCE = 60.0
 """Seconds of the collector's ticks after the job's start until a missing verdict is a wrong one."""
 LAG = 120.0
@@ -66,15 +53,15 @@ def run_demo(
 
     Raises:
         SettingsError: there is no such scenario.
-        MissingExtraError: Ray is not installed.
+        MissingExtraError: Ray or torch is not installed.
         UnavailableError: Ray, collector or agent did not start.
     """
     scenario = scenarios.find(name)
-    _require_ray()
     color = "NO_COLOR" not in os.environ
     narration = Narration(color=color and sys.stderr.isatty())
     with Household() as home:
-        demo = Demo(scenario, home, narration, data)
+        demo = _kind(scenario)(scenario, home, narration, data)
+        demo.require()
         demo.start()
         verdict = demo.follow()
         _show(verdict, scenario, render, json, color and sys.stdout.isatty())
@@ -103,43 +90,49 @@ class Verdict:
 
 
 class Demo:
-    """One run of a scenario."""
+    """One run of a scenario; what kind of job it is, subclasses know."""
 
     def __init__(self, scenario: Scenario, home: Household, narration: Narration, data: Path | None) -> None:
         self._scenario = scenario
         self._home = home
         self._narration = narration
         self._service = Service(home, data)
-        self._limit = 0
         self._progress = home.folder / "progress.jsonl"
-        self._cluster = Cluster(
-            home,
-            self._ray_environment(),
-            narration.step,
-            memory_threshold=self._memory_threshold if scenario.memory_monitor else None,
-        )
         self._client = self._service.client()
         self._watch: FaultWatch | None = None
-        self._submission = ""
+        self._pid = 0
+
+    def require(self) -> None:
+        """See whether what it needs is installed.
+
+        Raises:
+            MissingExtraError: it is not.
+        """
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Start Misstep and the job, and watch for its fault."""
+        raise NotImplementedError
+
+    def job_status(self, last: str) -> str:
+        """RUNNING, or one of `misstep.lab.jobs.ENDED`."""
+        raise NotImplementedError
+
+    def is_mine(self, session: Mapping[str, object]) -> bool:
+        """Whether a session of the collector is this job's."""
+        raise NotImplementedError
+
+    def also(self, shell: str) -> list[str]:
+        """Commands to try while it stays up, besides those that fit every job; ours begin with `shell`."""
+        return []
 
     def start(self) -> None:
-        """Start Misstep and Ray side by side, then the job."""
+        """Tell what is done, and do it."""
         self._narration.step(f"Scenario {self._scenario.name}: {self._scenario.summary}")
         self._narration.step(
             f"Starting Misstep: collector {self._service.url}, agent {self._service.agent_url}"
         )
-        self._service.start(self._cluster.access)
-        self._cluster.start()
-        self._service.wait()
-        recipe = dict(self._scenario.recipe) | {"progress": str(self._progress)}
-        if self._scenario.memory_monitor:
-            recipe["table_shard_bytes"] = self._limit - memory.read().used + OVERSHOOT
-        path = self._home.folder / "recipe.json"
-        path.write_text(json.dumps(recipe))
-        command = shlex.join([sys.executable, str(PIPELINE), "--recipe", str(path)])
-        self._submission = self._cluster.jobs.submit(command)
-        self._narration.step(f"Ray is up with two nodes; submitted the job {self._submission}")
-        self._watch = FaultWatch(self._scenario, self._progress, self._cluster.kill_raylet)
+        self.begin()
 
     def follow(self) -> Verdict:
         """Tell what is seen until the verdict stands."""
@@ -149,10 +142,10 @@ class Demo:
         try:
             while time.monotonic() < deadline:
                 time.sleep(0.5)
-                job = self._job_status(job)
-                session = session or self._session()
+                job = job if job in ENDED else self.job_status(job)
+                session = session or self.session()
                 if not session:
-                    self._narration.waiting("Misstep has not heard of this Ray yet")
+                    self._narration.waiting("Misstep has not heard of this job yet")
                     continue
                 answer = self._client.get("incidents", session=session)
                 self._tell(session, int(answer["as_of_ns"]))
@@ -176,7 +169,7 @@ class Demo:
             f"  {shell} logs --grep Error",
             f"  {shell} diagnose --json",
             f"  curl -s {self._service.url}/api/misstep/v1/sessions",
-            f"  cat {self._cluster.token_file}   # the token for http://127.0.0.1:{self._cluster.dashboard}",
+            *(f"  {line}" for line in self.also(shell)),
         ):
             print(line, file=sys.stderr, flush=True)
         try:
@@ -206,33 +199,12 @@ class Demo:
             return "the fault happened; waiting for the verdict"
         return f"the job is {job.lower()}"
 
-    def _job_status(self, last: str) -> str:
-        if last in ENDED:
-            return last
-        try:
-            return self._cluster.jobs.status(self._submission)
-        except UnavailableError:
-            return last
-
-    def _session(self) -> str:
+    def session(self) -> str:
+        """The job's session, or empty while nobody has heard of it."""
         for session in self._client.get("sessions")["sessions"]:
-            if session["kind"] == "ray" and session["name"] == NAME:
+            if self.is_mine(session):
                 return str(session["session"])
         return ""
-
-    def _ray_environment(self) -> dict[str, str]:
-        outer = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MISSTEP_"))}
-        return outer | child_environment(self._service.agent_url, cluster=NAME, environ=outer)
-
-    def _memory_threshold(self) -> float:
-        now = memory.read()
-        if now.free < HEADROOM + 2 * OVERSHOOT:
-            raise UnavailableError(
-                f"the oom scenario needs {(HEADROOM + 2 * OVERSHOOT) / 1e9:.1f} GB of free memory and "
-                f"{now.free / 1e9:.1f} GB are free; try another one, for example: misstep demo crash"
-            )
-        self._limit = now.used + HEADROOM
-        return self._limit / now.total
 
 
 class _Steady:
@@ -293,6 +265,11 @@ def _named(incident: Mapping[str, Any]) -> str:
     return f"{incident['cause']} → {blamed.get('kind', 'nobody')} {blamed.get('name', '')}"
 
 
-def _require_ray() -> None:
-    if importlib.util.find_spec("ray") is None:
-        raise MissingExtraError("misstep demo", "demo", "ray")
+def _kind(scenario: Scenario) -> type[Demo]:
+    if scenario.ranks:
+        from misstep.lab.training import TrainingDemo
+
+        return TrainingDemo
+    from misstep.lab.pipeline import PipelineDemo
+
+    return PipelineDemo

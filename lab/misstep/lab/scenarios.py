@@ -1,7 +1,7 @@
-"""The scenarios of `misstep demo`: what is done to the pipeline, and the ledger of what is true.
+"""The scenarios of `misstep demo`: what is done to the pipeline or to a training job, and the ledger of what is true.
 
-A scenario changes the pipeline's recipe (a batch that is too large, a learning rate that is too high, a
-native table without an address), or kills one of the processes. Only this module knows which cause and
+A scenario changes the recipe (a batch that is too large, a learning rate that is too high, a native table without an
+address), withholds a file, or kills one of the processes. Only this module knows which cause and
 entity the verdict must name.
 """
 
@@ -50,6 +50,10 @@ class Scenario:
     """Ray's memory monitor runs on the worker node, its threshold just above today's use."""
     kills_node: str = ""
     """Node whose raylet gets SIGKILL when the stage is noted."""
+    ranks: int = 0
+    """Ranks of a training job under torchrun; 0 means a job on Ray."""
+    withheld: tuple[int, int] | None = None
+    """Rank and number of the shard that cannot be read to its end, because whoever writes it does not."""
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -106,6 +110,16 @@ SCENARIOS: Mapping[str, Scenario] = {
             Blame("infeasible-resources", "task", "finetune"),
             {"shards": 12, "finetune_on": "TPU"},
             stage="finetune asked",
+        ),
+        Scenario(
+            "hang",
+            "four ranks train under torchrun; a file that one of them reads does not come",
+            Blame("rank-stuck", "rank", "2"),
+            {"width": 384},
+            stage="shard of rank 2",
+            number=60,
+            ranks=4,
+            withheld=(2, 60),
         ),
         Scenario("healthy", "the same job with no fault", None, {"shards": 18}),
     )

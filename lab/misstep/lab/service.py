@@ -39,8 +39,9 @@ class Service:
             "MISSTEP_COLLECTOR_OTLP_PORT": str(otlp),
             "MISSTEP_COLLECTOR_URL": self.url,
             "MISSTEP_AGENT_RECEIVER_PORT": str(self.agent_port),
-            # Whatever else runs Ray on this machine is none of the lab's business.
+            # Whatever else runs on this machine is none of the lab's business.
             "MISSTEP_AGENT_RAY_FOLDER": str(home.folder),
+            "MISSTEP_AGENT_TORCH_FOLDER": str(home.folder / "torch"),
             "MISSTEP_ENDPOINT_FILE": str(self.endpoint_file),
         }
         self._pids: dict[str, int] = {}

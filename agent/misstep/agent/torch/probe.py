@@ -46,6 +46,7 @@ class TorchProbe:
         self._stamps: dict[str, int] = {}
         self._list_due = 0
         self._series: dict[str, tuple[Series, Series]] = {}
+        context.workload.want_stacks = self.want_stacks
 
     def supported(self) -> SourceState:
         """Always: without ranks there is merely nothing to say."""

@@ -1,7 +1,7 @@
-"""Break a real Ray job on this machine, and say why it broke.
+"""Break a real job on this machine, and say why it broke.
 
-Starts a collector, an agent and a Ray cluster of two nodes, submits a job, injects a fault after some
-healthy seconds, and prints what Misstep sees and concludes. Everything that it started ends with it.
+Starts a collector, an agent and a Ray cluster of two nodes (for `hang`: four ranks of torch under torchrun), submits a
+job, injects a fault after some healthy seconds, and prints what Misstep sees and concludes. Everything that it started ends with it.
 The exit code is 0 only if cause and entity are the injected ones.
 """
 

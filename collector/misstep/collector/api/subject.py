@@ -17,6 +17,7 @@ _NAMES = {
     "ray_node": (names.RAY_NODE_NAME,),
     "host": (names.HOST_NAME,),
     "job": (names.RAY_SUBMISSION,),
+    "rank": (names.RANK,),
 }
 """Attributes by which a person may call an entity of a kind, besides its id or the first letters of it."""
 

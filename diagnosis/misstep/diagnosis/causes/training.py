@@ -247,7 +247,7 @@ def _blame(case: Case, kind: str, **attributes: Any) -> list[Blamed]:
     """The ranks first, then the first one's process."""
     told = {key: value for key, value in attributes.items() if value not in (None, "", 0)}
     found = [
-        Blamed("rank", one.entity.partition("/")[2], one.name, {"pid": one.facts["pid"], "host": one.facts["host"]} | told)
+        Blamed("rank", one.entity.partition("/")[2], str(one.facts["rank"]), {"pid": one.facts["pid"], "host": one.facts["host"]} | told)
         for one in case.all(kind)
     ]  # fmt: skip
     first = case.all(kind)[0]
