@@ -1,6 +1,7 @@
 """What keeps the lake small: merging, retention, and the deletion of what nobody reads any more.
 
-All of it is DuckLake's own calls, done in the thread that seals and in this collector's turn to write.
+It is done in the thread that seals and in this collector's turn to write, by DuckLake's own calls but for the samples,
+whose files are written by `packing`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import duckdb
 
 from misstep.core.clock import SECOND, Clock
 from misstep.core.settings import StoreSettings
-from misstep.store import retention
+from misstep.store import packing, retention
 from misstep.store.lake import Lake
+from misstep.store.migration import OWN
+from misstep.store.schema import SAMPLES, TABLES
 
 MERGE_EVERY = 8
 """Seals after which their small files are merged."""
@@ -25,6 +28,8 @@ READ_MINUTES = 10
 
 ORPHAN_HOURS = 24
 """A file that no table names is deleted at this age; a younger one may belong to a seal that is being made."""
+
+_MERGED_BY_DUCKLAKE = (*OWN, *(table.name for table in TABLES if table is not SAMPLES))
 
 
 class Upkeep:
@@ -47,11 +52,15 @@ class Upkeep:
             return False
         if self._clock.now() - self._retained >= RETAIN_SECONDS * SECOND:
             self.retain()
-        self.merge(READ_MINUTES)
+        self.merge(READ_MINUTES, all_=False)
         return True
 
-    def merge(self, minutes: int = 0) -> None:
+    def merge(self, minutes: int = 0, *, all_: bool = True) -> None:
         """Merge small files and delete what they replaced before so many minutes.
+
+        Args:
+            minutes: that what was replaced is kept.
+            all_: samples too of which it pays to wait for more.
 
         Raises:
             StorageError: the disk refuses.
@@ -59,7 +68,12 @@ class Upkeep:
         with self._lake.writing("merged") as db:
             # Seals of a few rows stay in the catalog until here.
             _call(db, "ducklake_flush_inlined_data('lake')")
-            _call(db, "ducklake_merge_adjacent_files('lake')")
+            for name in _MERGED_BY_DUCKLAKE:
+                _call(db, f"ducklake_merge_adjacent_files('lake', '{name}')")
+            if packing.pack(self._lake, db, all_=all_):
+                # What was replaced and held a few rows only is marked as deleted in the catalog, row by row.
+                _call(db, "ducklake_flush_inlined_data('lake')")
+                _call(db, f"ducklake_rewrite_data_files('lake', '{SAMPLES.name}', delete_threshold => 1.0)")
             self._delete(db, minutes)
         self.counts["merges"] += 1
 
