@@ -11,6 +11,8 @@ from misstep.store.rows import LogRow
 
 _REPEATED = 30 * SECOND
 _MARGIN = 60 * SECOND
+_SEEN = {"gpu": ("ok", "off")}
+"""States in which a source hides nothing: a machine without a GPU has none to lose."""
 
 
 class Gap(NamedTuple):
@@ -46,7 +48,8 @@ class Coverage:
             (
                 row
                 for row in rows
-                if row.state != "ok" and self._last_before(rows, start, row.entity) <= row.ts <= end
+                if row.state not in _SEEN.get(source, ("ok",))
+                and self._last_before(rows, start, row.entity) <= row.ts <= end
             ),
             None,
         )

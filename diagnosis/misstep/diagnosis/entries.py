@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from misstep.diagnosis import xids
 from misstep.diagnosis.catalogue import Cause
-from misstep.diagnosis.causes import cluster, code, death, memory, scheduling, training
+from misstep.diagnosis.causes import cluster, code, death, gpu, memory, scheduling, training
 
 _DEATH = frozenset(
     {
@@ -18,6 +19,31 @@ _STILL = frozenset({"ranks.wait", "ranks.stand"})
 _DRIVER = frozenset({"driver.failed", "task.failed"})
 
 CAUSES = (
+    Cause(
+        "gpu-lost", "A GPU was lost", "hardware", "critical",
+        frozenset({xids.LOST}), frozenset(), ("gpu",), gpu.lost,
+        "every GPU answers", ("gpu-memory-error", "gpu-stopped"),
+    ),
+    Cause(
+        "gpu-memory-error", "Uncorrectable error of GPU memory", "hardware", "critical",
+        frozenset({xids.MEMORY}), frozenset(), ("gpu",), gpu.memory_error,
+        "no uncorrectable error was counted", ("gpu-lost", "gpu-stopped"),
+    ),
+    Cause(
+        "nvlink-error", "An NVLink failed", "hardware", "critical",
+        frozenset({xids.LINK}), frozenset(), ("gpu",), gpu.link_error,
+        "every NVLink is up", ("gpu-lost", "gpu-memory-error"),
+    ),
+    Cause(
+        "gpu-stopped", "A GPU or its driver stopped", "hardware", "critical",
+        frozenset({xids.STOPPED}), frozenset(), ("gpu",), gpu.stopped,
+        "the driver answers", ("gpu-lost", "gpu-memory-error"),
+    ),
+    Cause(
+        "gpu-throttled", "Heat or power slows a GPU", "hardware", "warning",
+        frozenset({"gpu.throttled"}), frozenset(), ("gpu",), gpu.throttled,
+        "no GPU lowers its clocks", ("gpu-lost",),
+    ),
     Cause(
         "kernel-oom-kill", "Killed by the kernel for want of memory", "kernel", "critical",
         _MEMORY | {"kernel.oom_kill"}, frozenset(), ("kernel_log",), memory.kernel_oom_kill,

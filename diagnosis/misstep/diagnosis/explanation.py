@@ -12,6 +12,7 @@ from misstep.diagnosis.coverage import Coverage
 from misstep.diagnosis.detectors import (
     deaths,
     driver,
+    gpus,
     placement,
     processes,
     progress,
@@ -70,6 +71,7 @@ def explain(window: Window) -> tuple[list[Explanation], Context]:
         *deaths.nodes(window, roster),
         *processes.raylets(window, roster),
         *_waits(window, roster, outcomes),
+        *gpus.observe(window, roster, team),
         # How ranks under Ray end, Ray's own records tell.
         *(
             one
@@ -81,6 +83,7 @@ def explain(window: Window) -> tuple[list[Explanation], Context]:
     cases = gather(observations, [job.id for job in roster.jobs])
     cases = _after_the_end(cases, context)
     cases = _into_nodes(cases, context)
+    cases = _into_gpus(cases, context)
     cases = _follow(cases)
     failed = {
         id(case): outcome for outcome in outcomes if (case := _blame(cases, outcome, context)) is not None
@@ -102,7 +105,7 @@ def _explain_training(window: Window, roster: Roster, team: Team) -> tuple[list[
     outcomes = (outcome,) if outcome is not None else ()
     context = Context(window, roster, Coverage(window), outcomes, team=team)
     found = []
-    for case in gather(training.observe(window, team), []):
+    for case in gather([*training.observe(window, team), *gpus.observe(window, roster, team)], []):
         failed = outcome if outcome is not None and outcome.state == "failed" else None
         explanation = _compete(case, context._replace(failed=failed))
         if explanation is not None:
@@ -193,6 +196,32 @@ def _befell(case: Case, home: Case, context: Context) -> bool:
     return {one.kind for one in case.observations} <= {"task.lost_object", "task.failed"}
 
 
+def _into_gpus(cases: list[Case], context: Context) -> list[Case]:
+    """Give a GPU that failed what befell the processes that held it, and errors of CUDA that came of it."""
+    homes = [case for case in cases if case.all(*gpus.FAULTS)]
+    kept = []
+    for case in cases:
+        home = None if case in homes else next((one for one in homes if _suffered(case, one)), None)
+        if home is None:
+            kept.append(case)
+        else:
+            home.absorb(case)
+    return kept
+
+
+def _suffered(case: Case, home: Case) -> bool:
+    if not home.onset - 2 * SECOND <= case.onset <= home.last + _WAKE:
+        return False
+    pids = _holders(home)
+    said = " ".join(str(one.facts.get("message") or "") for one in case.all("task.raised"))
+    return bool(pids & set(case.facts("pid"))) or "CUDA error" in said or "NCCL error" in said
+
+
+def _holders(case: Case) -> set[int]:
+    """Pids of the processes that held the GPUs of a case."""
+    return {hold.pid for one in case.all(*gpus.FAULTS) for hold in one.facts["holds"]}
+
+
 def _follow(cases: list[Case]) -> list[Case]:
     """Give lost objects to the death that came before them, if one did."""
     kept: list[Case] = []
@@ -216,6 +245,15 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
     """The case because of which a driver failed; where there is none, a case of its own is opened."""
     if outcome.state not in ("failed", "unknown"):
         return None
+    broken = [
+        case
+        for case in cases
+        if case.all(*gpus.FAULTS)
+        and case.onset <= outcome.ended + SECOND <= case.last + _WAKE
+        and (case.all(gpus.ENDED, *_ROOTS) or outcome.pid in _holders(case))
+    ]
+    if broken:
+        return broken[0]
     named = [
         case
         for case in cases

@@ -28,6 +28,7 @@ _STATES: dict[str, dict[str, str]] = {
     "kernel.segfault": {"": "made an invalid memory access"},
     "kernel.hung_task": {"": "blocked in the kernel"},
     "hw.gpu.xid": {"": "reported an Xid"},
+    "hw.gpu.process": {"held": "holds a GPU"},
     "ray.node.lifecycle": {"ALIVE": "joins", "DEAD": "is lost"},
     "ray.worker.lifecycle": {"DEAD": "ends"},
     "ray.job.lifecycle": {"CREATED": "connects", "FINISHED": "disconnects"},
@@ -49,10 +50,11 @@ _CALLED = {
     "ray_node": names.RAY_NODE_NAME,
     "ray_worker": names.PID,
     "process": names.PID,
+    "gpu": names.HW_ID,
     "host": names.HOST_NAME,
     "job": names.RAY_SUBMISSION,
 }
-_DETAILS = (names.RAY_ERROR_TYPE, names.EXIT_SIGNAL, names.EXIT_CODE, names.RAY_EXIT_TYPE, names.DROPPED)
+_DETAILS = (names.XID, names.GPU_INDEX, names.RAY_ERROR_TYPE, names.EXIT_SIGNAL, names.EXIT_CODE, names.RAY_EXIT_TYPE, names.DROPPED)
 _TITLES = {"ray_node": "node", "ray_worker": "worker"}
 _SHORT = 12
 _DEFINED = ("task", "actor", "ray_worker", "ray_node")
