@@ -27,7 +27,6 @@ _TIME = 1 << 60
 _REAL, _WHOLE, _TOTAL, _BUCKET = 0.25, 1 << 40, 1 << 50, 2
 """The first mark of each kind; marks go up by one, and no mark or sum of marks of one kind is a mark of another,
 or the one that every sample of ``target_info`` is."""
-_ONE = np.ones(1)
 
 
 class Reading(NamedTuple):
@@ -59,13 +58,12 @@ class Layout:
         self.series, self.metric = answer.series, answer.metric
         self.refreshed = 0
         self.verdict = Verdict(np.zeros(len(answer), np.uint8))
-        self._time_at = _bytes_at(points.times)
-        self._real_at, self._whole_at = _bytes_at(points.reals.at), _bytes_at(points.wholes.at)
-        self._total_at, self._bucket_at = _bytes_at(points.totals.at), _bytes_at(points.buckets.at)
         self._since = _since(points.buckets)
+        own = [points.times, *(numbers.at for numbers in points.numbers)]
+        self._ends = np.cumsum([len(places) for places in own]).tolist()
+        self._at = _bytes_at(np.concatenate(own))
         self._keep = np.full(len(body), 255, np.uint8)
-        unread = _bytes_at(points.unread)
-        for places in (self._time_at, self._real_at, self._whole_at, self._total_at, self._bucket_at, unread):
+        for places in (self._at, _bytes_at(points.unread)):
             self._keep[places.ravel()] = 0
         self._rest = (np.frombuffer(body, np.uint8) & self._keep).tobytes()
         self._find_rows(points, answer)
@@ -99,21 +97,28 @@ class Layout:
         x = np.frombuffer(body, np.uint8)
         if len(x) != len(self._keep) or (x & self._keep).tobytes() != self._rest:
             return None
-        ts = x.take(self._time_at).view("<i8").ravel()[self._row_time]
+        # "clip" spares numpy the search for offsets out of bounds: there are none.
+        words = x.take(self._at, mode="clip").view("<i8").ravel()
+        ts = words[self._row_time]
         if ts.min() < 0:
             return None
-        return Reading(self.series, self.metric, ts, self._values(x))
+        return Reading(self.series, self.metric, ts, self._numbers(words)[self._row_value])
 
-    def _values(self, x: NDArray[np.uint8]) -> NDArray[np.float64]:
-        reals = x.take(self._real_at).view("<f8").ravel()
-        if self._simple:
-            return reals
-        totals = x.take(self._total_at).view("<u8").ravel().astype(np.float64)
-        running = np.zeros(len(self._bucket_at) + 1, np.uint64)
-        np.cumsum(x.take(self._bucket_at).view("<u8").ravel(), out=running[1:])
-        buckets = (running[1:] - running[self._since]).astype(np.float64)
-        wholes = x.take(self._whole_at).view("<i8").ravel().astype(np.float64)
-        return np.concatenate([reals, wholes, totals, buckets, _ONE])[self._row_value]
+    def _numbers(self, words: I64) -> NDArray[np.float64]:
+        """All numbers, and behind them the one that each sample of ``target_info`` is."""
+        times, reals, wholes, totals, buckets = self._ends
+        found = np.empty(buckets - times + 1)
+        found[-1] = 1.0
+        found[: reals - times] = words[times:reals].view("<f8")
+        if reals == buckets:
+            return found
+        unsigned = words.view("<u8")
+        found[reals - times : wholes - times] = words[reals:wholes]
+        found[wholes - times : totals - times] = unsigned[wholes:totals]
+        running = np.zeros(buckets - totals + 1, np.uint64)
+        np.cumsum(unsigned[totals:buckets], out=running[1:])
+        found[totals - times : -1] = running[1:] - running[self._since]
+        return found
 
     def _find_rows(self, points: Points, answer: Reading) -> None:
         """For each row of the decoder: which of our numbers it is."""
@@ -129,7 +134,6 @@ class Layout:
         places[one] = len(own)
         self._row_value = places
         self._row_time = answer.ts - _TIME
-        self._simple = np.array_equal(places, np.arange(len(self._real_at)))
 
 
 def _bytes_at(places: I64) -> I64:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from misstep.store.columns import I64, owners, take_ranges
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_KNOWN = np.isin(np.arange(8), (_VARINT, _FIXED64, _BYTES, _FIXED32))
 _VARINT_BITS = 70
 
 
@@ -77,12 +78,19 @@ class _Fields(NamedTuple):
 
     def fixed(self, *numbers: int) -> _Fields:
         """Eight-byte fields of these numbers."""
-        return self.only((self.wire == _FIXED64) & np.isin(self.number, numbers))
+        return self.only((self.wire == _FIXED64) & self.among(numbers))
 
     def messages(self, *numbers: int) -> _Messages:
         """Messages under these numbers."""
-        found = self.only((self.wire == _BYTES) & np.isin(self.number, numbers))
+        found = self.only((self.wire == _BYTES) & self.among(numbers))
         return _Messages(found.start, found.end)
+
+    def among(self, numbers: Sequence[int]) -> NDArray[np.bool_]:
+        """Mask of the fields of these numbers."""
+        found: NDArray[np.bool_] = self.number == numbers[0]
+        for number in numbers[1:]:
+            found |= self.number == number
+        return found
 
 
 def walk(bodies: Sequence[bytes]) -> list[Points | None]:
@@ -96,7 +104,7 @@ def walk(bodies: Sequence[bytes]) -> list[Points | None]:
     requests = _Messages(end - [len(body) for body in bodies], end)
     metrics = _below(data, _below(data, _below(data, requests, 1), 2), 2)
     kinds = _fields(data, metrics)
-    unknown = kinds.only(np.isin(kinds.number, (10, 11))).start
+    unknown = kinds.start[kinds.among((10, 11))]
     own = _joined(
         _plain(data, _below(data, kinds.messages(5, 7), 1)),
         _histograms(data, _below(data, kinds.messages(9), 1)),
@@ -222,7 +230,7 @@ def _fields(data: NDArray[np.uint8], messages: _Messages) -> _Fields:
 
 def _value(data: NDArray[np.uint8], at: I64, wire: I64) -> tuple[I64, I64]:
     """Start and end of the values behind the keys."""
-    if not np.isin(wire, (_VARINT, _FIXED64, _BYTES, _FIXED32)).all():
+    if not _KNOWN[wire].all():
         raise ValueError("a group")
     start = at.copy()
     end = at + np.where(wire == _FIXED64, 8, 4)
