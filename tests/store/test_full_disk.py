@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import shutil
 import signal
@@ -45,7 +46,7 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Path, otlp: Any) -> None:
     bodies: list[str] = []
     refused = 0
     for seq in range(1, 60):
-        text = f"line {seq} " + "x" * 200_000
+        text = f"line {seq} " + random.Random(seq).randbytes(100_000).hex()
         try:
             otlp.send(store, "logs", otlp.log(("", 5, {}, text)), agent="a", seq=seq)
             bodies.append(text)
@@ -74,7 +75,7 @@ def test_a_file_size_limit_is_answered_like_a_full_disk(tmp_path: Path, otlp: An
     otlp.send(store, "logs", otlp.log(("", 5, {}, "before")), agent="a", seq=1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    body = otlp.log(("", 5, {}, "x" * 400_000))
+    body = otlp.log(("", 5, {}, random.Random(1).randbytes(200_000).hex()))
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         for _ in range(3):

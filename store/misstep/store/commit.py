@@ -14,7 +14,7 @@ import numpy as np
 
 from misstep.core.clock import Clock
 from misstep.core.errors import StorageError
-from misstep.store import otlp, recovery
+from misstep.store import encoding, otlp, recovery
 from misstep.store.arrivals import Arrivals, Rows
 from misstep.store.ingest import Group, Ingest, Made
 from misstep.store.journal import Journal
@@ -154,6 +154,7 @@ class Commit:
         rows = []
         for offset, place in enumerate(kept):
             batch, verdict = fresh[place].batch, judged.verdicts[place] or Verdict()
+            payload, stored_as = encoding.packed(batch.payload, batch.encoding)
             rows.append(
                 Row(
                     seq=self._journal.next_seq + offset,
@@ -162,9 +163,9 @@ class Commit:
                     agent=batch.agent,
                     boot=batch.boot,
                     agent_seq=batch.agent_seq,
-                    encoding=batch.encoding,
+                    encoding=stored_as,
                     verdict=verdict.to_bytes(),
-                    payload=batch.payload,
+                    payload=payload,
                 )
             )
         return rows

@@ -1,4 +1,4 @@
-"""How a payload stands in the journal: compressed and written as its sender chose.
+"""How a payload stands in the journal: compressed and written as its sender chose, or packed by us.
 
 An encoding is empty, ``gzip``, ``zstd`` or ``snappy``, and ``json`` may follow behind a plus sign: ``gzip+json``.
 """
@@ -21,6 +21,9 @@ else:
 __all__ = ["DAMAGED", "JSON", "joined", "protobuf", "zstd"]
 
 JSON = "json"
+_WORTH_PACKING = 4096
+"""Bytes; a smaller payload fits into one page of the journal anyway."""
+
 DAMAGED: tuple[type[Exception], ...] = (zlib.error, zstd.ZstdError, cramjam.DecompressionError, InputError)
 """What `protobuf` raises for a payload that is not what its encoding says."""
 
@@ -28,6 +31,13 @@ DAMAGED: tuple[type[Exception], ...] = (zlib.error, zstd.ZstdError, cramjam.Deco
 def joined(compression: str, *, json: bool) -> str:
     """The name of an encoding."""
     return "+".join(part for part in (compression, JSON if json else "") if part)
+
+
+def packed(payload: bytes, encoding: str) -> tuple[bytes, str]:
+    """A payload for the journal, and its encoding: what came uncompressed is packed, which costs less than writing it."""
+    if len(payload) < _WORTH_PACKING or encoding not in ("", JSON):
+        return payload, encoding
+    return bytes(cramjam.snappy.compress_raw(payload)), joined("snappy", json=encoding == JSON)
 
 
 def protobuf(signal: str, payload: bytes, encoding: str) -> bytes:

@@ -33,6 +33,10 @@ CREATE TABLE requests(seq INTEGER PRIMARY KEY, received INTEGER NOT NULL, signal
 CREATE TABLE high_water(agent TEXT NOT NULL, boot TEXT NOT NULL, agent_seq INTEGER NOT NULL, received INTEGER NOT NULL,
   PRIMARY KEY (agent, boot)) WITHOUT ROWID;
 """
+_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_TOGETHER = (64, 16, 4, 1)
+"""How many rows one statement inserts; few sizes, so that SQLite's driver keeps them all prepared."""
+
 _COLUMNS = "seq, received, signal, agent, boot, agent_seq, encoding, verdict, payload, crc"
 
 
@@ -212,8 +216,13 @@ class Segment:
         self._db.execute("COMMIT")
 
     def _insert(self, rows: Sequence[Row]) -> None:
-        values = [(*row, row.crc()) for row in rows]
-        self._db.executemany("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        # Each statement lets go of the interpreter, and who holds it then may keep it for milliseconds.
+        at = 0
+        while at < len(rows):
+            count = next(size for size in _TOGETHER if at + size <= len(rows))
+            some = [value for row in rows[at : at + count] for value in (*row, row.crc())]
+            self._db.execute(f"INSERT INTO requests VALUES {', '.join([_VALUES] * count)}", some)
+            at += count
 
     def _mark(self, marks: Marks) -> None:
         values = [(agent, boot, *mark) for (agent, boot), mark in marks.items()]
