@@ -21,6 +21,7 @@ from typing import NamedTuple
 from bench.agent import free_port
 
 _ARCHIVE = Path(__file__).parents[2] / "shared" / "peers" / "bin.tar.xz"
+_EMPTY_JOURNAL = 256 * 1024
 MISSTEP, PROMETHEUS, VICTORIA = "misstep", "prometheus", "victoria-metrics"
 
 
@@ -54,9 +55,21 @@ class Server(NamedTuple):
         return sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file())
 
     def flush(self) -> None:
-        """Let it write what it holds into its final form, as far as it can be told to."""
+        """Let it write what it holds into its final form, as far as it can be told to; Misstep is waited for."""
         if self.name == VICTORIA:
             get(self.port, "/internal/force_flush")
+        elif self.name == MISSTEP:
+            for _ in range(240):
+                if self._journal() < _EMPTY_JOURNAL:
+                    return
+                time.sleep(0.25)
+
+    def _journal(self) -> float:
+        """Bytes that Misstep has not sealed yet."""
+        lines = get(self.query_port, "/metrics")[1].decode().splitlines()
+        return next(
+            float(line.split()[1]) for line in lines if line.startswith("misstep_store_journal_bytes ")
+        )
 
 
 def find(folder: Path) -> dict[str, str]:
@@ -105,7 +118,7 @@ def start(
         command = [sys.executable, "-m", "misstep.collector", "--data", str(data), "--port", str(other), "--otlp-port", str(port)]  # fmt: skip
         write_port, query_port = port, other
     elif name == PROMETHEUS:
-        (folder / "prometheus.yml").write_text("global: {}\notlp: {}\nstorage: {tsdb: {out_of_order_time_window: 30m}}\n")  # fmt: skip
+        (folder / "prometheus.yml").write_text("global: {}\notlp: {}\nstorage: {tsdb: {out_of_order_time_window: 26h}}\n")  # fmt: skip
         command = [binaries[name], f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={data}", f"--web.listen-address=127.0.0.1:{port}", "--web.enable-otlp-receiver", "--web.enable-remote-write-receiver", "--storage.tsdb.retention.time=10y"]  # fmt: skip
         otlp, health = "/api/v1/otlp/v1/metrics", "/-/ready"
         write_port = query_port = port
