@@ -113,12 +113,12 @@ def test_a_lost_gpu_is_the_cause_and_the_death_of_its_rank_the_consequence(repla
     story.dies(21.2, 2)
     story.dies(21.5, 0, "SIGTERM")
     (incident,) = replayed(story.rows, SESSION)
-    assert verdicts([incident]) == [("gpu-lost", "gpu", "GPU 2")]
+    assert verdicts([incident]) == [("gpu-lost", "gpu", "2")]
     blamed = incident.blamed
     assert blamed[0]["attributes"] == {
         "index": "2", "uuid": "GPU-2", "pci": "0000:38:00", "model": "NVIDIA H100 80GB HBM3", "host": "n1", "xid": 79,
     }  # fmt: skip
-    assert [(one["kind"], one["name"]) for one in blamed[1:]] == [("rank", "rank 2"), ("process", "pid 1002")]
+    assert [(one["kind"], one["name"]) for one in blamed[1:]] == [("rank", "2"), ("process", "pid 1002")]
     assert incident.data["layer"] == "hardware"
     assert "fell off the bus (Xid 79)" in incident.data["sentence"]
     assert "Rank 2 (pid 1002) held it since" in incident.data["sentence"]
@@ -132,7 +132,7 @@ def test_it_is_told_within_two_seconds_while_the_ranks_still_live(replayed: Diag
     story = Story()
     story.says(20.6, 2, "hw.gpu.state", "lost")
     found = replayed(story.rows, SESSION, extra=2)
-    assert verdicts(found) == [("gpu-lost", "gpu", "GPU 2")]
+    assert verdicts(found) == [("gpu-lost", "gpu", "2")]
     assert found[0].data["opened_ns"] <= T + 22 * SECOND
 
 
@@ -143,7 +143,7 @@ def test_nvml_alone_is_enough_and_so_is_the_kernel_alone(replayed: Diagnose) -> 
     assert (
         verdicts(replayed(by_kernel.rows, SESSION))
         == verdicts(replayed(by_nvml.rows, SESSION))
-        == [("gpu-lost", "gpu", "GPU 1")]
+        == [("gpu-lost", "gpu", "1")]
     )
 
 
@@ -159,7 +159,7 @@ def test_each_xid_has_its_cause(replayed: Diagnose, code: int, text: str, cause:
     story = Story()
     story.xid(20, 1, code, text)
     story.dies(21, 1)
-    assert verdicts(replayed(story.rows, SESSION)) == [(cause, "gpu", "GPU 1")]
+    assert verdicts(replayed(story.rows, SESSION)) == [(cause, "gpu", "1")]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_each_xid_has_its_cause(replayed: Diagnose, code: int, text: str, cause:
 def test_counters_of_nvml_have_their_causes(replayed: Diagnose, state: str, cause: str) -> None:
     story = Story()
     story.says(20, 3, "hw.gpu.event", state, more={"hw.gpu.nvlink": 4})
-    assert verdicts(replayed(story.rows, SESSION)) == [(cause, "gpu", "GPU 3")]
+    assert verdicts(replayed(story.rows, SESSION)) == [(cause, "gpu", "3")]
 
 
 def test_a_clean_up_after_an_ecc_error_is_no_cause(replayed: Diagnose) -> None:
@@ -182,7 +182,7 @@ def test_a_clean_up_after_an_ecc_error_is_no_cause(replayed: Diagnose) -> None:
     story.xid(20.1, 0, 45, "caused by previous Xid 48", rank=0)
     story.dies(20.4, 0)
     (incident,) = replayed(story.rows, SESSION)
-    assert verdicts([incident]) == [("gpu-memory-error", "gpu", "GPU 0")]
+    assert verdicts([incident]) == [("gpu-memory-error", "gpu", "0")]
     assert incident.blamed[0]["attributes"]["xid"] == 48
 
 
@@ -193,7 +193,7 @@ def test_the_gpu_that_went_is_blamed_and_not_the_links_of_its_peers(replayed: Di
     story.xid(20.2, 1, 74, "NVLink: fatal error")
     story.xid(26.0, 2, 119, "Timeout")
     story.dies(21, 2)
-    assert verdicts(replayed(story.rows, SESSION)) == [("gpu-lost", "gpu", "GPU 2")]
+    assert verdicts(replayed(story.rows, SESSION)) == [("gpu-lost", "gpu", "2")]
 
 
 def test_the_first_end_of_a_broken_link_is_blamed(replayed: Diagnose) -> None:
@@ -201,7 +201,7 @@ def test_the_first_end_of_a_broken_link_is_blamed(replayed: Diagnose) -> None:
     story.xid(20.0, 1, 74, "NVLink: fatal error")
     story.xid(20.4, 3, 74, "NVLink: fatal error")
     (incident,) = replayed(story.rows, SESSION)
-    assert verdicts([incident]) == [("nvlink-error", "gpu", "GPU 1")]
+    assert verdicts([incident]) == [("nvlink-error", "gpu", "1")]
     assert "GPU 3 reported it later" in incident.data["sentence"]
 
 
@@ -209,7 +209,7 @@ def test_a_driver_that_hangs_without_any_xid(replayed: Diagnose) -> None:
     story = Story()
     story.says(20, 2, "hw.gpu.state", "unresponsive", "nvmlDeviceGetPowerUsage has not returned for 6 s")
     (incident,) = replayed(story.rows, SESSION)
-    assert verdicts([incident]) == [("gpu-stopped", "gpu", "GPU 2")]
+    assert verdicts([incident]) == [("gpu-stopped", "gpu", "2")]
     assert "nvmlDeviceGetPowerUsage has not returned" in incident.data["sentence"]
     story.says(50, 2, "hw.gpu.state", "ok")
     assert verdicts(replayed(story.rows, SESSION)) == []
@@ -220,7 +220,7 @@ def test_heat_that_slows_a_gpu_is_a_warning_and_over_when_it_cools(replayed: Dia
     story.says(20, 1, "hw.gpu.event", "throttled", more={"hw.gpu.throttle.reason": "hardware_thermal"})
     (incident,) = replayed(story.rows, SESSION)
     assert (verdicts([incident]), incident.data["severity"]) == (
-        [("gpu-throttled", "gpu", "GPU 1")],
+        [("gpu-throttled", "gpu", "1")],
         "warning",
     )
     story.says(40, 1, "hw.gpu.event", "throttle_end", more={"hw.gpu.throttle.reason": "hardware_thermal"})
@@ -246,7 +246,7 @@ def test_a_command_that_fails_because_its_gpu_was_lost(replayed: Diagnose) -> No
         more={"process.exit.code": 1},
     )
     (incident,) = replayed(story.rows, COMMAND)
-    assert verdicts([incident]) == [("gpu-lost", "gpu", "GPU 2")]
+    assert verdicts([incident]) == [("gpu-lost", "gpu", "2")]
     assert incident.status == "ended"
     assert "the job failed" in incident.data["impact"]["summary"]
 

@@ -11,8 +11,8 @@ from misstep.store.rows import LogRow
 
 _REPEATED = 30 * SECOND
 _MARGIN = 60 * SECOND
-_SEEN = {"gpu": ("ok", "off")}
-"""States in which a source hides nothing: a machine without a GPU has none to lose."""
+_SEEN = {"gpu": ("ok", "off"), "infiniband": ("ok", "off")}
+"""States in which a source hides nothing: a machine without a GPU or a port has none to lose."""
 
 
 class Gap(NamedTuple):

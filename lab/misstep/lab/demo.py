@@ -266,6 +266,10 @@ def _named(incident: Mapping[str, Any]) -> str:
 
 
 def _kind(scenario: Scenario) -> type[Demo]:
+    if scenario.loses_gpu is not None:
+        from misstep.lab.gpu_job import GpuDemo
+
+        return GpuDemo
     if scenario.ranks:
         from misstep.lab.training import TrainingDemo
 

@@ -37,7 +37,7 @@ class FaultWatch:
     Args:
         scenario: says which stage brings it about.
         path: the progress file.
-        strike: kills a node's raylet and returns when; for scenarios that kill one.
+        strike: kills a node's raylet, or takes a GPU away, and returns when; for scenarios that do.
     """
 
     INTERVAL = 0.05
@@ -61,7 +61,7 @@ class FaultWatch:
         cause = self._wait_for_stage()
         if cause is None:
             return
-        if self._scenario.kills_node:
+        if self._scenario.kills_node or self._scenario.loses_gpu is not None:
             self.instant = self._strike(self._scenario.kills_node)
         elif self._scenario.dies:
             while alive(cause.pid) and not self._ended.wait(self.INTERVAL):

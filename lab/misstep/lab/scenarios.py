@@ -52,6 +52,8 @@ class Scenario:
     """Node whose raylet gets SIGKILL when the stage is noted."""
     ranks: int = 0
     """Ranks of a training job under torchrun; 0 means a job on Ray."""
+    loses_gpu: int | None = None
+    """GPU of a job of ranks that is lost when the stage is noted."""
     withheld: tuple[int, int] | None = None
     """Rank and number of the shard that cannot be read to its end, because whoever writes it does not."""
 
@@ -120,6 +122,14 @@ SCENARIOS: Mapping[str, Scenario] = {
             number=60,
             ranks=4,
             withheld=(2, 60),
+        ),
+        Scenario(
+            "gpu",
+            "four ranks train on a GPU each; one GPU falls off the bus",
+            Blame("gpu-lost", "gpu", "2"),
+            stage="step",
+            number=32,
+            loses_gpu=2,
         ),
         Scenario("healthy", "the same job with no fault", None, {"shards": 18}),
     )

@@ -48,7 +48,7 @@ def memory_error(case: Case, ctx: Context) -> Claim | None:
     gpu: Gpu = told.facts["gpu"]
     xid = _xid(case, xids.MEMORY)
     failed = any("could not be replaced" in one.statement for one in case.all(xids.MEMORY))
-    reset = f"reset it when it is idle: nvidia-smi --gpu-reset -i {gpu.index or gpu.pci}"
+    reset = f"reset it when it is idle: nvidia-smi --gpu-reset -i {gpu.number or gpu.pci}"
     return _claim(
         case, ctx, told,
         title=f"uncorrectable memory error on {gpu.name} of {gpu.host or 'its host'}" + (f" (Xid {xid})" if xid else ""),
@@ -75,7 +75,7 @@ def link_error(case: Case, ctx: Context) -> Claim | None:
         title=f"an NVLink of {gpu.name} of {gpu.host or 'its host'} failed" + (f" (Xid {xid})" if xid else ""),
         sentence=f"{_full(gpu)} {told.statement}, so what the GPUs send each other over NVLink fails.{peers}",
         action=[
-            f"look at its links: nvidia-smi nvlink -s -i {gpu.index or gpu.pci} and nvidia-smi nvlink -e -i {gpu.index or gpu.pci}",
+            f"look at its links: nvidia-smi nvlink -s -i {gpu.number or gpu.pci} and nvidia-smi nvlink -e -i {gpu.number or gpu.pci}",
             "reset all GPUs of the machine together; if it comes back, the GPU, its baseboard or the NVSwitch is to be replaced",
         ],
         score=0.985,
@@ -92,9 +92,9 @@ def stopped(case: Case, ctx: Context) -> Claim | None:
     return _claim(
         case, ctx, told,
         title=f"{told.name} of {gpu.host or 'its host'} stopped" + (f" (Xid {xid})" if xid else ""),
-        sentence=f"{_full(gpu) if gpu.index or xid else 'The NVIDIA driver of ' + (gpu.host or 'the host')} {told.statement}.",
+        sentence=f"{_full(gpu) if gpu.number or xid else 'The NVIDIA driver of ' + (gpu.host or 'the host')} {told.statement}.",
         action=[
-            f"reset it: nvidia-smi --gpu-reset -i {gpu.index or gpu.pci}; where that hangs too, restart the machine",
+            f"reset it: nvidia-smi --gpu-reset -i {gpu.number or gpu.pci}; where that hangs too, restart the machine",
             "keep the driver's report for NVIDIA before that: nvidia-bug-report.sh",
         ],
         score=0.985 if xid else 0.97,
@@ -115,7 +115,7 @@ def throttled(case: Case, ctx: Context) -> Claim | None:
         sentence=f"{_full(gpu)} ran with lowered clocks for most of the last 10 s ({reason}); whoever waits for it is as slow.",
         action=[
             "look at the cooling: fans, air flow, dust, the temperature of the inlet air" if heat else "look at the power supplies of the machine and their redundancy",
-            f"compare it with its neighbours: misstep query 'max by (hw_gpu_index) (hw_temperature_celsius)', nvidia-smi -q -d PERFORMANCE -i {gpu.index or gpu.pci}",
+            f"compare it with its neighbours: misstep query 'max by (hw_gpu_index) (hw_temperature_celsius)', nvidia-smi -q -d PERFORMANCE -i {gpu.number or gpu.pci}",
         ],
         score=0.6,
         impact="the job runs slower",
@@ -154,18 +154,23 @@ def _claim(
         title += f"; {named} held it"
         sentence += f" {whose}"
     about: dict[str, Any] = {
-        "index": gpu.index, "uuid": gpu.uuid, "pci": gpu.pci, "model": gpu.model, "host": gpu.host, "xid": _xid(case, told.kind),
+        "index": gpu.number, "uuid": gpu.uuid, "pci": gpu.pci, "model": gpu.model, "host": gpu.host, "xid": _xid(case, told.kind),
     }  # fmt: skip
     return Claim(
         blamed=[
-            Blamed("gpu" if told.entity.startswith("gpu/") else "host", told.entity.partition("/")[2], told.name, {key: value for key, value in about.items() if value}),
+            Blamed(
+                "gpu" if told.entity.startswith("gpu/") else "host",
+                told.entity.partition("/")[2],
+                (gpu.number or gpu.pci) if told.entity.startswith("gpu/") else gpu.host,
+                {key: value for key, value in about.items() if value},
+            ),
             *_blamed(case, ctx, holds),
         ],
         title=title,
         sentence=sentence,
         action=action,
         score=score,
-        decisive=tuple(decisive[:3]),
+        decisive=tuple(decisive[:4]),
         key=told.entity,
         healed=all(one.facts.get("over") for one in decisive) and not case.all(*_DEATHS),
         impact=impact,
@@ -225,7 +230,7 @@ def _blamed(case: Case, ctx: Context, holds: tuple[Hold, ...]) -> list[Blamed]:
                     Blamed(
                         "rank",
                         member.entity.partition("/")[2],
-                        member.name,
+                        str(member.number),
                         {"pid": hold.pid, "host": member.host},
                     )
                 )

@@ -60,7 +60,7 @@ class Gpu(NamedTuple):
     """A GPU by what was told of it."""
 
     entity: str
-    index: str
+    number: str
     uuid: str
     pci: str
     model: str
@@ -69,7 +69,7 @@ class Gpu(NamedTuple):
     @property
     def name(self) -> str:
         """``GPU 3`` as nvidia-smi counts, else by its address."""
-        return f"GPU {self.index or self.pci}"
+        return f"GPU {self.number or self.pci}"
 
 
 def observe(window: Window, roster: Roster, team: Team) -> list[Observation]:
@@ -98,7 +98,7 @@ def observe(window: Window, roster: Roster, team: Team) -> list[Observation]:
         kind, statement, facts = told
         gpu = gpus.get(row.entity) or gpus[mine[0].gpu]
         if row.event == "hw.gpu.driver":
-            gpu = gpu._replace(index="", entity=row.entity)
+            gpu = gpu._replace(number="", entity=row.entity)
         key = (row.entity, kind, statement)
         known = found.get(key)
         found[key] = _observation(window, roster, team, row, gpu, mine, kind, statement, facts, known)
