@@ -21,32 +21,50 @@ def extrapolated(w: Windows, *, counter: bool, per_second: bool) -> Vector:
 
     https://github.com/prometheus/prometheus/blob/main/promql/functions.go, extrapolatedRate, says how far.
     """
-    first_value, begin, end = w.first(w.values), w.first(w.ts), w.last(w.ts)
-    found = np.asarray(w.last(w.values) - first_value, np.float64)
-    if counter:
-        lost = _resets_between(w)
+    lost = _resets_between(w) if counter else None
+    found = np.empty(w.counts.shape)
+    for rows in w.row_blocks():
+        part = found[rows]
+        first_value, last_value = w.first(w.values, rows), w.last(w.values, rows)
+        begin, end = w.first(w.ts, rows), w.last(w.ts, rows)
+        np.subtract(last_value, first_value, out=part)
         if lost is not None:
-            found += lost
+            part += lost[rows]
+        factor = _stretch(w, rows, begin, end, (first_value, part) if counter else None)
+        if per_second:
+            factor /= w.length / _SECOND
+        part *= factor
+    return w.vector(found, w.counts >= 2)
+
+
+def _stretch(w: Windows, rows: slice, begin: I64, end: I64, counter: tuple[F64, F64] | None) -> F64:
+    """By what the difference between two samples grows up to the edges of its window.
+
+    Args:
+        w: the windows; `rows` are meant.
+        rows: some of them.
+        begin: times of the first samples.
+        end: times of the last.
+        counter: first values and differences of what cannot fall below zero.
+    """
     ends = w.ends.times()
     sampled = (end - begin) / _SECOND
-    between = sampled / np.maximum(w.counts - 1, 1)
+    between = sampled / np.maximum(w.counts[rows] - 1, 1)
     to_start = (begin - (ends - w.length)) / _SECOND
     to_end = (ends - end) / _SECOND
-    threshold, half = between * 1.1, between / 2
-    np.copyto(to_start, half, where=to_start >= threshold)
-    np.copyto(to_end, half, where=to_end >= threshold)
-    if counter:
-        falls = (found > 0) & (first_value >= 0)
-        to_zero = sampled * (first_value / found)
-        np.minimum(to_start, to_zero, out=to_start, where=falls)
+    threshold = between * 1.1
+    between /= 2
+    np.copyto(to_start, between, where=to_start >= threshold)
+    np.copyto(to_end, between, where=to_end >= threshold)
+    if counter is not None:
+        value, found = counter
+        to_zero = sampled * (value / found)
+        np.minimum(to_start, to_zero, out=to_start, where=(found > 0) & (value >= 0))
     # In the order in which Prometheus adds them.
     to_start += sampled
     to_start += to_end
     to_start /= sampled
-    if per_second:
-        to_start /= w.length / _SECOND
-    found *= to_start
-    return w.vector(found, w.counts >= 2)
+    return to_start
 
 
 def instant(w: Windows, *, per_second: bool) -> Vector:

@@ -17,6 +17,9 @@ from misstep.store.promql.labels import I64, Bool, Labels
 from misstep.store.promql.matrix import F64, Vector
 from misstep.store.promql.steps import Steps
 
+ALL = slice(None)
+_CACHED = 1 << 14
+"""Windows of which functions make several arrays at a time."""
 BLOCK = 2_000_000
 """Samples that are gathered at a time where windows are laid out one after the other."""
 
@@ -62,13 +65,19 @@ class Windows:
         """The most samples in a window."""
         return int(self.counts.max()) if self.counts.size else 0
 
-    def first(self, array: NDArray[Any]) -> NDArray[Any]:
+    def first(self, array: NDArray[Any], rows: slice = ALL) -> NDArray[Any]:
         """What a flat array holds for the first sample of each window; anything where there is none."""
-        return self._at(array, self.lo)
+        return self._at(array, self.lo[rows])
 
-    def last(self, array: NDArray[Any], back: int = 0) -> NDArray[Any]:
+    def last(self, array: NDArray[Any], rows: slice = ALL, *, back: int = 0) -> NDArray[Any]:
         """The same for the last sample, or one so many before it."""
-        return self._at(array, self.hi - (1 + back))
+        return self._at(array, self.hi[rows] - (1 + back))
+
+    def row_blocks(self) -> Iterator[slice]:
+        """Some series at a time: what is made of their windows stays in the cache."""
+        most = max(_CACHED // max(self.ends.number, 1), 1)
+        for begin in range(0, self.labels.size, most):
+            yield slice(begin, begin + most)
 
     def _at(self, array: NDArray[Any], index: I64) -> NDArray[Any]:
         if not len(array):
