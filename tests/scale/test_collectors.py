@@ -174,6 +174,8 @@ def survive(start: Start, database: str, kills: int, chance: random.Random) -> N
         answer = reader.until(lambda: (found := reader.lines()) and found[1] and found)
         assert "collector" in answer[1], "the reader knows that its answer is partial"
         assert max(answer[0].values()) == 1, "nothing is there twice"
+        told = reader.until(lambda: reader.ask("/api/v1/query?query=1"))
+        assert "partial answer" in json.loads(told[0])["warnings"][0]
         second.start()
     for sender in senders:
         sender.end()

@@ -12,7 +12,7 @@ from misstep.collector.dialect import Answer, Question
 from misstep.collector.prometheus import render
 from misstep.collector.prometheus.description import document
 from misstep.collector.prometheus.errors import PrometheusRefusal
-from misstep.collector.prometheus.parameters import alternatives, limit, moment, query_text
+from misstep.collector.prometheus.parameters import alternatives, limit, moment, query_text, warnings
 from misstep.store import selection
 from misstep.store.promql.query import selectors
 from misstep.store.promql.syntax import Selector
@@ -38,7 +38,7 @@ def series(question: Question) -> Answer:
     order = found.labels.order()
     cut = bool(most) and len(order) > most
     rows = list(found.labels.take(order[:most] if cut else order).rows())
-    return Answer(render.document(rows, [render.TRUNCATED] if cut else []))
+    return Answer(render.document(rows, [*warnings(question), *([render.TRUNCATED] if cut else [])]))
 
 
 def labels(question: Question) -> Answer:
@@ -74,7 +74,7 @@ def metadata(question: Question) -> Answer:
         known = found.setdefault(metric, [])
         if not per or int(per) <= 0 or len(known) < int(per):
             known.append({"type": _TYPES.get(kind, "unknown"), "unit": unit, "help": ""})
-    return Answer(render.document(found))
+    return Answer(render.document(found, warnings(question)))
 
 
 def exemplars(question: Question) -> Answer:
@@ -87,7 +87,7 @@ def exemplars(question: Question) -> Answer:
     chosen = [node.matchers for node in selectors(query_text(question)) if isinstance(node, Selector)]
     found = question.view().known(chosen) if chosen else None
     if found is None or not len(found.ids):
-        return Answer(render.document([]))
+        return Answer(render.document([], warnings(question)))
     place = {int(id): number for number, id in enumerate(found.ids.tolist())}
     metrics = ", ".join(map(str, np.unique(found.metrics).tolist()))
     rows = question.view().ask(
@@ -104,7 +104,7 @@ def exemplars(question: Question) -> Answer:
                 {"labels": told, "value": render.number(value), "timestamp": json.loads(render.moment(ts))}
             )
     data = [{"seriesLabels": found.labels.row(number), "exemplars": own} for number, own in groups.items()]
-    return Answer(render.document(data))
+    return Answer(render.document(data, warnings(question)))
 
 
 def rules(question: Question) -> Answer:
@@ -148,9 +148,9 @@ def _known(question: Question, chosen: list[tuple[Any, ...]]) -> Known:
 
 def _listed(question: Question, found: list[str]) -> Answer:
     most = limit(question)
-    if most and len(found) > most:
-        return Answer(render.document(found[:most], [render.TRUNCATED]))
-    return Answer(render.document(found))
+    cut = bool(most) and len(found) > most
+    told = [*warnings(question), *([render.TRUNCATED] if cut else [])]
+    return Answer(render.document(found[:most] if cut else found, told))
 
 
 def _unescaped(name: str) -> str:

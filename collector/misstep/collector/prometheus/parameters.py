@@ -122,3 +122,8 @@ def selector(text: str) -> tuple[Matcher, ...]:
     if not isinstance(node, Selector) or node.moment.at is not None or node.moment.offset:
         raise PrometheusRefusal("bad_data", f'invalid parameter "match[]": {text[:100]!r} is no selector')
     return node.matchers
+
+
+def warnings(question: Question) -> list[str]:
+    """What an answer lacks: collectors of a shared lake that do not tell what they have not sealed."""
+    return [f"partial answer: {who} does not tell what it has not sealed" for who in question.view().missing]

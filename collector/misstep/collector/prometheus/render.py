@@ -36,28 +36,31 @@ def document(data: Any, warnings: Sequence[str] = ()) -> bytes:
     return msgspec.json.encode(found)
 
 
-def answer(found: Answer, limit: int = 0) -> Iterator[bytes]:
+def answer(found: Answer, limit: int = 0, warnings: Sequence[str] = ()) -> Iterator[bytes]:
     """The answer to a query.
 
     Args:
         found: what was found; it is used up.
         limit: at most so many series, 0 for all.
+        warnings: what the reader must know besides.
     """
     head = b'{"status":"success","data":{"resultType":"%s","result":' % found.kind.encode()
     cut = bool(limit) and found.labels.size > limit
+    told = [*warnings, *([TRUNCATED] if cut else [])]
+    tail = b',"warnings":%s}' % msgspec.json.encode(told) if told else b"}"
     if found.kind == "string":
         text = msgspec.json.encode(found.text.encode("utf-8", "replace").decode())
-        yield head + b"[%s,%s]}}" % (moment(found.time).encode(), text)
+        yield head + b"[%s,%s]}" % (moment(found.time).encode(), text) + tail
         return
     if found.kind == "scalar":
         row = next(found.rows())
-        yield head + _point(row) + b"}}"
+        yield head + _point(row) + b"}" + tail
         return
     yield head + b"["
     metrics = _metrics(found.labels)
     kept = _limited(found.rows(), limit) if cut else found.rows()
     yield from _vector(kept, metrics) if found.kind == "vector" else _matrix(kept, metrics)
-    yield b"]}" + (b',"warnings":["%s"]}' % TRUNCATED.encode() if cut else b"}")
+    yield b"]}" + tail
 
 
 def moment(time: int) -> str:

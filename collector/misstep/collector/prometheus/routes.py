@@ -10,7 +10,7 @@ from misstep.collector.api.operation import Context
 from misstep.collector.dialect import Answer, Dialect, Question, Route
 from misstep.collector.prometheus import catalog, render
 from misstep.collector.prometheus.errors import OUT_OF_TIME, PrometheusRefusal, refused, shape
-from misstep.collector.prometheus.parameters import duration, limit, moment, now, query_text
+from misstep.collector.prometheus.parameters import duration, limit, moment, now, query_text, warnings
 from misstep.core.clock import SECOND
 from misstep.store.promql import query
 from misstep.store.promql.errors import QueryError
@@ -53,14 +53,15 @@ def dialect(context: Context, *, seconds: float = SECONDS_LIMIT) -> Dialect:
 def _query(question: Question, options: Options) -> Iterator[bytes]:
     most = limit(question)
     time = moment(question, "time", now(question))
-    return render.answer(query.instant(question.view(), query_text(question), time, options), most)
+    found = query.instant(question.view(), query_text(question), time, options)
+    return render.answer(found, most, warnings(question))
 
 
 def _query_range(question: Question, options: Options) -> Iterator[bytes]:
     most = limit(question)
     start, end, step = moment(question, "start"), moment(question, "end"), duration(question, "step")
     found = query.range_(question.view(), query_text(question), start, end, step, options)
-    return render.answer(found, most)
+    return render.answer(found, most, warnings(question))
 
 
 def _format(question: Question) -> Answer:
