@@ -47,6 +47,28 @@ class Shape(NamedTuple):
         return f"{self.points} point{'s' * (self.points > 1)} per series and request, {'churn' if self.churn else 'steady'}{', gzip' if self.gzip else ''}"
 
 
+class Fleet(NamedTuple):
+    """What is measured on each node, for each of its GPUs.
+
+    Attributes:
+        prefix: of the metrics' names.
+        metrics: how many there are.
+        start: time of the first point, Unix nanoseconds.
+    """
+
+    prefix: str = "bench_metric"
+    metrics: int = METRICS
+    start: int = START
+
+    @property
+    def series(self) -> int:
+        """In all."""
+        return NODES * self.metrics * GPUS
+
+
+_USUAL = Fleet()
+
+
 class _Blob(NamedTuple):
     """One encoded metric of one node and where its times and values stand; shape (GPUS, points) each."""
 
@@ -55,9 +77,9 @@ class _Blob(NamedTuple):
     values: np.ndarray
 
 
-def otlp(shape: Shape, points: int, step: int = 1) -> list[bytes]:
+def otlp(shape: Shape, points: int, step: int = 1, fleet: Fleet = _USUAL) -> list[bytes]:
     """Bodies that hold about so many points in all, sweep by sweep over all nodes; `step` seconds between points."""
-    return [_packed(body, shape) for body in _requests(shape, points, step)]
+    return [_packed(body, shape) for body in _requests(shape, points, step, fleet)]
 
 
 def names() -> list[str]:
@@ -69,25 +91,35 @@ def _packed(body: bytes, shape: Shape) -> bytes:
     return gzip.compress(body, 1) if shape.gzip else body
 
 
-def _requests(shape: Shape, points: int, step: int) -> Iterator[bytes]:
-    nodes = [[_blob(node, m, shape.points) for m in range(METRICS)] for node in range(NODES)]
+def _requests(shape: Shape, points: int, step: int, fleet: Fleet) -> Iterator[bytes]:
+    nodes = [
+        [_blob(node, f"{fleet.prefix}_{m}", m, shape.points) for m in range(fleet.metrics)]
+        for node in range(NODES)
+    ]
     heads = [_resource(node) for node in range(NODES)]
     rng, numbers = random.Random(1), np.random.default_rng(1)
     sent = sweep = 0
     while sent < points:
         for node in range(NODES):
-            order = list(range(METRICS))
+            order = list(range(fleet.metrics))
             if shape.churn:
                 rng.shuffle(order)
                 order.pop()
             yield _assemble(
-                heads[node], [nodes[node][m] for m in order], order, sweep, shape.points, step, numbers
+                heads[node],
+                [nodes[node][m] for m in order],
+                order,
+                sweep,
+                shape.points,
+                step,
+                numbers,
+                fleet.start,
             )
             sent += len(order) * GPUS * shape.points
         sweep += 1
 
 
-def _assemble(head: bytes, blobs: list[_Blob], order: list[int], sweep: int, points: int, step: int, rng: np.random.Generator) -> bytes:  # fmt: skip
+def _assemble(head: bytes, blobs: list[_Blob], order: list[int], sweep: int, points: int, step: int, rng: np.random.Generator, start: int) -> bytes:  # fmt: skip
     metrics = b"".join(b"\x12" + varint(len(blob.data)) + blob.data for blob in blobs)
     scope = b"\x12" + varint(len(metrics))
     inner = len(head) + len(scope) + len(metrics)
@@ -95,7 +127,7 @@ def _assemble(head: bytes, blobs: list[_Blob], order: list[int], sweep: int, poi
     body = np.frombuffer(prefix + metrics, np.uint8).copy()
     at = len(prefix)
     # One time for a node and sweep, a few milliseconds off the second, as an agent's.
-    times = START + (sweep * points + np.arange(points)) * step * SECOND + int(rng.integers(0, 2_000_000))
+    times = start + (sweep * points + np.arange(points)) * step * SECOND + int(rng.integers(0, 2_000_000))
     eight = np.arange(8)
     for blob, metric in zip(blobs, order, strict=True):
         at += 1 + len(varint(len(blob.data)))
@@ -119,8 +151,8 @@ def _values(metric: int, seconds: np.ndarray, rng: np.random.Generator) -> np.nd
             return rng.integers(0, 101, shape).astype(float)
 
 
-def _blob(node: int, number: int, points: int) -> _Blob:
-    metric = Metric(name=names()[number])
+def _blob(node: int, name: str, number: int, points: int) -> _Blob:
+    metric = Metric(name=name)
     held: Any = metric.sum if number % 4 == 1 else metric.gauge
     if number % 4 == 1:
         metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -152,6 +184,27 @@ def _resource(node: int) -> bytes:
         held.resource.attributes.append(KeyValue(key=key))
         held.resource.attributes[-1].value.string_value = value
     return bytes(held.SerializeToString())
+
+
+def histograms(points: int, step: int, per_request: int = 10) -> Iterator[bytes]:
+    """Bodies of one histogram with twelve buckets, ``bench_latency``, of all nodes and GPUs; so many points of each."""
+    rng = np.random.default_rng(2)
+    bounds = [0.001 * 2**place for place in range(11)]
+    totals = np.zeros((NODES, GPUS, 12), np.int64)
+    for begin in range(0, points, per_request):
+        for node in range(NODES):
+            body = ResourceMetrics()
+            body.ParseFromString(_resource(node))
+            held = body.scope_metrics.add().metrics.add(name="bench_latency").histogram
+            held.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+            for gpu in range(GPUS):
+                for place in range(begin, min(begin + per_request, points)):
+                    totals[node, gpu] += rng.integers(0, 20, 12)
+                    counts = totals[node, gpu].tolist()
+                    point = held.data_points.add(time_unix_nano=START + place * step * SECOND, bucket_counts=counts, explicit_bounds=bounds, count=sum(counts), sum=float(sum(counts)))  # fmt: skip
+                    for key, value in (("gpu", str(gpu)), ("node", f"node-{node:04d}")):
+                        point.attributes.add(key=key).value.string_value = value
+            yield framed(0x0A, body.SerializeToString())
 
 
 def remote_write(points: int, per_series: int = 1) -> list[bytes]:

@@ -2,9 +2,10 @@
 
 run: python -m bench.query [--runs N] [--only TEXT] [--json FILE]
 
-16,000 series (50 nodes, 40 metrics, 8 GPUs), 250 points 15 s apart, loaded as OTLP; ranges of 240 steps. First
-over what has just come in, then once more after a restart of each server, Misstep with nothing kept in memory.
-Cold is the first answer, warm the median of the rest. The time is the asker's, from request to last byte.
+Loaded as OTLP, all ending at the same time: 16,000 series (50 nodes, 40 metrics, 8 GPUs) and 400 histograms, 250 points
+15 s apart; 10,000 series over 24 h, a point every 120 s; 100,000 series, three points 60 s apart. Asked first of what has
+just come in, then once more after a restart of each server, Misstep with nothing kept in memory. Cold is the first answer,
+warm the median of the rest. The time is the asker's, from request to last byte.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +25,15 @@ from urllib.parse import urlencode
 
 from bench import load, peers
 from bench.ingest import run
-from bench.load import Shape
+from bench.load import Fleet, Shape
 
 STEP, POINTS, STEPS = 15, 250, 240
 _FIRST = load.START // load.SECOND
 _END = _FIRST + (POINTS - 1) * STEP
 _START = _END - (STEPS - 1) * STEP
+_DAY_STEP, _DAY_POINTS = 120, 720
+_DAY = Fleet("bench_day", 25, (_END - (_DAY_POINTS - 1) * _DAY_STEP) * load.SECOND)
+_WIDE = Fleet("bench_wide", 250, (_END - 120) * load.SECOND)
 
 
 class Question(NamedTuple):
@@ -47,9 +52,27 @@ QUESTIONS = (
     Question("quantile of 16,000 series", f"quantile by (gpu) (0.95, {_ALL})"),
     Question("max of 16,000 series", f"max by (__name__) ({_ALL})"),
     Question("topk of 4,400 series", f"topk(5, avg_over_time({_ELEVEN}[5m]))"),
-    Question("one series", 'bench_metric_0{node="node-0007",gpu="3"}'),
+    Question(
+        "histogram_quantile", "histogram_quantile(0.9, sum by (le, node) (rate(bench_latency_bucket[5m])))"
+    ),
+    Question(
+        "24 h of 10,000 series",
+        'avg by (node) ({__name__=~"bench_day_.*"})',
+        (_DAY_POINTS - 1) * _DAY_STEP,
+        _DAY_STEP,
+    ),
+    Question("one series, 1 h", 'bench_metric_0{node="node-0007",gpu="3"}'),
     Question("instant of 16,000 series", f"sum by (gpu) ({_ALL})", 0),
+    Question("instant of 100,000 series", 'sum by (gpu) ({__name__=~"bench_wide_.*"})', 0),
 )
+
+
+def bodies() -> Iterator[list[bytes]]:
+    """What is loaded, one part after the other: the longest range first, for who takes late points unwillingly."""
+    yield load.otlp(Shape(10), _DAY.series * _DAY_POINTS, _DAY_STEP, _DAY)
+    yield load.otlp(Shape(10), load.SERIES * POINTS, STEP)
+    yield list(load.histograms(POINTS, STEP))
+    yield load.otlp(Shape(1), _WIDE.series * 3, 60, _WIDE)
 
 
 def ask(server: peers.Server, question: Question) -> tuple[float, Any]:
@@ -117,8 +140,6 @@ def main() -> int:
     parser.add_argument("--servers", default=f"{peers.MISSTEP},{peers.VICTORIA},{peers.PROMETHEUS}")
     parser.add_argument("--json", type=Path, help="write all raw figures to this file")
     options = parser.parse_args()
-    points = load.SERIES * POINTS
-    bodies = load.otlp(Shape(10), points, step=STEP)
     head = b"Content-Type: application/x-protobuf\r\n"
     raw: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="misstep-bench-") as held:
@@ -136,9 +157,10 @@ def main() -> int:
                     for name in names
                 ]
                 if phase == "in memory":
-                    for server in servers:
-                        run(server, server.otlp, bodies, head, points)
-                print(f"\n{phase}, {load.SERIES:,} series, {points:,} points")
+                    for part in bodies():
+                        for server in servers:
+                            run(server, server.otlp, part, head, 1)
+                print(f"\n{phase}")
                 raw[phase] = measure(servers, options.runs, options.only)
     if options.json:
         options.json.write_text(json.dumps(raw, indent=1))
