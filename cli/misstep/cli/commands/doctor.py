@@ -26,10 +26,10 @@ def prepare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look and print."""
-    from misstep.cli.checks import machine, place, software
+    from misstep.cli.checks import gpus, machine, place, software
 
     chosen = settings(arguments)
-    found = [*software.check(), *machine.check(), *place.check(chosen)]
+    found = [*software.check(), *machine.check(), *gpus.check(chosen), *place.check(chosen)]
     if arguments.json:
         print(json.dumps({"checks": [check._asdict() for check in found]}))
     else:

@@ -1,0 +1,72 @@
+"""What can be read of NVIDIA GPUs: the driver, its library, its devices, and pids that mean something here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from misstep.cli.checks import LIMITED, OK, Check
+from misstep.core.settings import Settings
+
+_ASK = """
+import sys
+sys.path[:0] = [{root!r}]
+from ctypes import byref, c_uint
+from misstep.agent.gpu.nvml import Library
+from misstep.agent.gpu.codes import error
+try:
+    library = Library({library!r})
+except OSError as problem:
+    sys.exit(str(problem))
+code = library["nvmlInitWithFlags"](0)
+count = c_uint()
+code = code or library["nvmlDeviceGetCount_v2"](byref(count))
+print(count.value)
+library["nvmlShutdown"]()
+sys.exit(error(code) if code else 0)
+"""
+_PATIENCE = 10.0
+"""Seconds until a driver that does not answer counts as one that hangs; who asks is then left to itself."""
+
+
+def check(settings: Settings) -> list[Check]:
+    """One line on the GPUs."""
+    if sys.platform != "linux":
+        return []
+    return [gpus(settings.agent.nvml_library)]
+
+
+def gpus(library: str) -> Check:
+    """Whether NVML answers, asked in a process of its own as the agent does."""
+    from misstep.agent.gpu import process
+
+    why = process.installed(library)
+    if why.startswith("no "):
+        return Check("GPUs", OK, why)
+    if why:
+        return Check("GPUs", LIMITED, f"{why}: no GPU is read", "nvidia-smi   # in a container: docker run --gpus all …")  # fmt: skip
+    root = str(Path(process.__file__).parents[3])
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _ASK.format(root=root, library=library)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        output, errors = child.communicate(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        return Check("GPUs", LIMITED, f"the NVIDIA driver does not answer for {_PATIENCE:.0f} s (pid {child.pid} waits for it): it hangs", "nvidia-bug-report.sh")  # fmt: skip
+    if child.returncode:
+        said = (errors.strip().splitlines() or ["it ended"])[-1]
+        return Check("GPUs", LIMITED, f"NVML cannot be read: {said}", "nvidia-smi")
+    count = int(output or 0)
+    if count and _own_namespace():
+        return Check("GPUs", LIMITED, f"{count} by NVML; their processes have pids of another namespace, so no rank is found for them", "docker run --pid=host …, in Kubernetes hostPID: true")  # fmt: skip
+    return Check("GPUs", OK, f"{count} by NVML: utilisation, memory, power, ECC, NVLink, processes, Xids")
+
+
+def _own_namespace() -> bool:
+    """Whether this is a PID namespace of its own: in the host's, pid 2 is the kernel's thread of threads."""
+    try:
+        return Path("/proc/2/comm").read_text().strip() != "kthreadd"
+    except OSError:
+        return Path("/proc/1/comm").exists()  # else /proc hides all processes of others
