@@ -104,6 +104,8 @@ def test_the_store_answers_as_memory_does(
         # The ways for many series and samples, which a test has not.
         monkeypatch.setattr(selection, "_FEW", 0)
         monkeypatch.setattr(selection, "_SORTED_AT", 10)
+        monkeypatch.setattr(selection, "_PORTION", 100)
+        monkeypatch.setattr(selection, "_TOGETHER", 7)
     requests = drawn(series, series)
     for number, points in enumerate(requests):
         body = encoded(points)

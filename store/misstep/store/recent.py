@@ -6,6 +6,7 @@ milliseconds however little it reads. So the samples of a metric that was asked 
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -178,13 +179,16 @@ class Recent:
             return False
         low, high = self._range(reader, missing, low, high)
         try:
-            row, ts, value = selection.sorted_samples(reader, series, low, high, self._most // (2 * _SAMPLE))
+            row, ts, value = selection.sorted_samples(reader, series, low, high, self._most // _SAMPLE)
         except QueryError:
             self._refused.update(dict.fromkeys(missing, low))
             return False
         like = empty(low, high, reader.position[0])
-        for some in _stretches(series):
-            inside = slice(*np.searchsorted(row, [some.start, some.stop]).tolist())
+        stretches = _stretches(series)
+        edges = np.array([0, *(some.stop for some in stretches)], row.dtype)
+        bounds = np.searchsorted(row, edges).tolist()
+        for some, (begin, end) in zip(stretches, itertools.pairwise(bounds), strict=True):
+            inside = slice(begin, end)
             # Copies: a part of an array would keep all of it in memory.
             ids, times, values = series.ids[some].copy(), ts[inside].copy(), value[inside].copy()
             block = laid_out(ids, row[inside] - some.start, times, values, like)
