@@ -36,6 +36,10 @@ _DAY = Fleet("bench_day", 25, (_END - (_DAY_POINTS - 1) * _DAY_STEP) * load.SECO
 _WIDE = Fleet("bench_wide", 250, (_END - 120) * load.SECOND)
 
 
+_ROUNDED = 1e-5
+"""By what answers may differ: the peers round times to milliseconds, which shows in a rate over five minutes."""
+
+
 class Question(NamedTuple):
     """A query and the range that it is asked for; `span` 0 asks for an instant."""
 
@@ -94,7 +98,7 @@ def agree(one: Any, other: Any) -> bool:
     """Whether two answers have as many series and, summed up, the same values."""
     if isinstance(one, str) or isinstance(other, str):
         return False
-    return len(one) == len(other) and abs(_sum(one) - _sum(other)) <= 1e-6 * max(1.0, abs(_sum(one)))
+    return len(one) == len(other) and abs(_sum(one) - _sum(other)) <= _ROUNDED * max(1.0, abs(_sum(one)))
 
 
 def _sum(result: list[Any]) -> float:
