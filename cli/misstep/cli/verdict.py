@@ -142,7 +142,7 @@ def _chain(steps: Sequence[Mapping[str, Any]], color: bool, width: int, zone: tz
     if not steps:
         return ""
     statements = [_statement(step) for step in steps]
-    labels = [_label(step) for step in steps]
+    labels = _labels(steps)
     before = MARGIN + len("00:00:00 ●  ")
     beside = max(map(len, labels)) + 2
     room = width - before - beside
@@ -178,12 +178,20 @@ def _statement(step: Mapping[str, Any]) -> str:
     return words if count == 1 or str(count) in statement else f"{words} ({count} times)"
 
 
-def _label(step: Mapping[str, Any]) -> str:
-    role, source = str(step.get("role")), str(step.get("source") or "")
-    if role == "consequence":
-        return role
-    short = SOURCES.get(source, _text(source).replace("_", " "))
-    return f"{short}   cause" if role == "cause" else short
+def _labels(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What stands beside each step: ``consequence``, or where it was seen and, in a column, that it is a cause."""
+    sources = [
+        SOURCES.get(source, _text(source).replace("_", " "))
+        for source in (str(step.get("source") or "") for step in steps)
+    ]
+    roles = [str(step.get("role")) for step in steps]
+    wide = max(
+        (len(source) for source, role in zip(sources, roles, strict=True) if role == "cause"), default=0
+    )
+    return [
+        role if role == "consequence" else f"{source.ljust(wide)}   cause" if role == "cause" else source
+        for source, role in zip(sources, roles, strict=True)
+    ]
 
 
 def _more(incident: Mapping[str, Any], zone: tzinfo | None, flags: str) -> list[str]:
