@@ -19,7 +19,7 @@ from misstep.agent.gpu.readings import Buffer, Place
 _SLOW, _SURVEY = 10, 60
 """Ticks between readings of the slow tier, and between looks at what was dropped."""
 _WAIT = codes.NAMES.index("nvmlEventSetWait_v2")
-_SLICE = 0.25
+_SLICE = 1.0
 """Seconds of one wait for events, after which stdin is looked at."""
 
 

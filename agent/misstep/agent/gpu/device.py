@@ -92,19 +92,20 @@ class Device:
     def read(self, slow: bool, values: list[float]) -> None:
         """Append the values of a tier; what fails is dropped from it until the next survey."""
         kept = self.slow if slow else self.fast
-        begin, at = len(values), 0
-        while at < len(kept):
-            _, reading = kept[at]
-            self._place.enter(self.index, reading.number)
+        begin, enter, failed = len(values), self._place.enter, []
+        for entry in kept:
+            reading = entry[1]
+            enter(self.index, reading.number)
             code = reading.read(values)
-            if code == codes.OK:
-                at += 1
-                continue
+            if code != codes.OK:
+                if self._note(codes.NAMES[reading.number], code):
+                    del values[begin:]
+                    return
+                failed.append(entry)
+        if failed:
             self.changed, self.complete = True, False
-            if self._note(codes.NAMES[reading.number], code):
-                del values[begin:]
-                return
-            del kept[at]
+            for entry in failed:
+                kept.remove(entry)  # type: ignore[arg-type]
 
     def processes(self) -> list[tuple[int, int, int]] | None:
         """Who computes on it: pid, bytes, MIG instance (0 for the whole GPU); None when that cannot be read."""

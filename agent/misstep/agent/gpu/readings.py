@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from ctypes import addressof, c_char
+from operator import mul
 
 from misstep.agent.gpu import codes, nvml
 from misstep.agent.gpu.nvml import Library
@@ -60,8 +61,7 @@ class Getter:
         """Append the numbers; the return code, and nothing is appended when it is not OK."""
         code: int = self._call(*self._arguments)
         if code == codes.OK:
-            for number, scale in zip(self._unpack(self._buffer.view), self._scales, strict=True):
-                values.append(number * scale)
+            values.extend(map(mul, self._unpack(self._buffer.view), self._scales))
         return code
 
 
@@ -85,11 +85,11 @@ class Fields:
             self._lay([one for one, head in zip(wanted, heads, strict=True) if head[1] == codes.OK])
             kinds = [kind for kind, code in heads if code == codes.OK]
             forms = "".join("32x" + nvml.FIELD_FORMS.get(kind, "Q") for kind in kinds)
-            self._expected = [(kind, codes.OK) for kind in kinds]
+            self._expected = tuple(one for kind in kinds for one in (kind, codes.OK))
             self._unpack = struct.Struct("<" + forms).unpack_from
         else:
             self._lay([])
-            self._expected, self._unpack = [], struct.Struct("").unpack_from
+            self._expected, self._unpack = (), struct.Struct("").unpack_from
         self.metrics = tuple(metric for _, _, _, metric in self._kept)
         self._scales = tuple(scale for _, _, scale, _ in self._kept)
 
@@ -98,10 +98,9 @@ class Fields:
         code: int = self._call(self._handle, len(self._kept), self._buffer.address)
         if code != codes.OK:
             return code
-        if self._heads() != self._expected:
+        if self._head(self._buffer.view) != self._expected:
             return next((code for _, code in self._heads() if code), codes.NOT_SUPPORTED)
-        for number, scale in zip(self._unpack(self._buffer.view), self._scales, strict=True):
-            values.append(number * scale)
+        values.extend(map(mul, self._unpack(self._buffer.view), self._scales))
         return codes.OK
 
     def _lay(self, kept: list[tuple[int, int, float, str]]) -> None:
@@ -159,8 +158,7 @@ class Gpm:
         self._samples.reverse()
         code = self._sample(self._samples[1]) or self._get()
         if code == codes.OK:
-            for (_, scale, _), number in zip(self._kept, self._unpack(self._buffer.view), strict=True):
-                values.append(number * scale)
+            values.extend(map(mul, self._unpack(self._buffer.view), self._scales))
         return code
 
     def close(self) -> None:
@@ -187,6 +185,7 @@ class Gpm:
             struct.pack_into(
                 "<I", self._buffer.view, nvml.GPM_HEAD.size + place * nvml.GPM_METRIC.size, metric
             )
+        self._scales = tuple(scale for _, scale, _ in kept)
         self._unpack = struct.Struct("<24x" + "8xd24x" * len(kept)).unpack
 
 
@@ -208,29 +207,43 @@ class Links:
             library, handle, tuple((field, n, 1, f"{field}/{n}") for field in self._ERRORS for n in range(count))
         )  # fmt: skip
         self.present = bool(self._states.metrics)
-        self._before: dict[str, float] = {}
+        self._now: list[float] = []
+        self._sums: list[float] = []
         self.moved: list[tuple[int, str, float]] = []
         """Link, ``down``, ``up`` or kind of error, and by how many it rose; made anew at each reading."""
 
     def read(self, values: list[float]) -> int:
         """Append active links, then replay, recovery and CRC errors."""
-        states: list[float] = []
-        errors: list[float] = []
-        code = self._states.read(states) or self._errors.read(errors)
+        now: list[float] = []
+        code = self._states.read(now) or self._errors.read(now)
         if code:
             return code
-        now = dict(zip(self._states.metrics, [float(state == 1) for state in states], strict=True))
-        now |= dict(zip(self._errors.metrics, errors, strict=True))
-        self.moved = [
-            self._move(key, value - self._before[key])
-            for key, value in now.items()
-            if key in self._before and value != self._before[key]
-        ]
-        self._before = now
-        values.append(sum(state == 1 for state in states))
-        for field in self._ERRORS:
-            values.append(sum(value for key, value in now.items() if key.startswith(f"{field}/")))
+        if now != self._now:
+            self._take(now)
+        else:
+            self.moved = []
+        values.extend(self._sums)
         return codes.OK
+
+    def _take(self, now: list[float]) -> None:
+        """Find what changed."""
+        keys = (*self._states.metrics, *self._errors.metrics)
+        links = len(self._states.metrics)
+        before, self._now = self._now, now
+        self.moved = (
+            [
+                self._move(key, value - old)
+                for key, value, old in zip(keys, now, before, strict=True)
+                if value != old
+            ]
+            if before
+            else []
+        )
+        self._sums = [float(sum(state == 1 for state in now[:links]))]
+        for field in self._ERRORS:
+            self._sums.append(
+                sum(value for key, value in zip(keys, now, strict=True) if key.startswith(f"{field}/"))
+            )
 
     def _move(self, key: str, by: float) -> tuple[int, str, float]:
         field, _, link = key.partition("/")

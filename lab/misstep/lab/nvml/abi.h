@@ -20,6 +20,7 @@ typedef enum {
     RESET_REQUIRED = 16,
     LIB_RM_VERSION_MISMATCH = 18,
     ARGUMENT_VERSION_MISMATCH = 25,
+    UNKNOWN = 999,
 } Return;
 
 typedef void *Handle;

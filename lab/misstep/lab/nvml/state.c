@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@ Gpu gpus[GPUS];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t looked;
+static int stale; /* the file is known to have changed: look at once */
 static struct stat seen;
 static EventData queue[QUEUE];
 static uint32_t queued, taken, told; /* told: events of the file that are in the queue or were */
@@ -139,7 +141,8 @@ static void load(void) {
 void refresh(void) {
     uint64_t now = milliseconds();
     pthread_mutex_lock(&lock);
-    if (!looked || now - looked >= EVERY_MS) {
+    if (!looked || stale || now - looked >= EVERY_MS) {
+        stale = 0;
         uint64_t passed = looked ? now - looked : 0;
         for (uint32_t i = 0; i < GPUS; i++) {
             gpus[i].energy_mj += gpus[i].power * passed / 1000;
@@ -177,5 +180,20 @@ void forget_events(void) {
     refresh();
     pthread_mutex_lock(&lock);
     taken = queued;
+    pthread_mutex_unlock(&lock);
+}
+
+int watch_control(void) {
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", control());
+    *strrchr(folder, '/') = 0;
+    int watch = inotify_init1(IN_CLOEXEC);
+    if (watch >= 0) inotify_add_watch(watch, folder, IN_MOVED_TO | IN_MODIFY | IN_CLOSE_WRITE);
+    return watch;
+}
+
+void changed(void) {
+    pthread_mutex_lock(&lock);
+    stale = 1;
     pthread_mutex_unlock(&lock);
 }

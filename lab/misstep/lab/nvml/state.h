@@ -55,6 +55,10 @@ int next_event(EventData *event);
 /* What happened before somebody asked for events is lost, as in the driver. */
 void forget_events(void);
 
+/* A descriptor that becomes readable when the control file is replaced, and the news that it was. */
+int watch_control(void);
+void changed(void);
+
 /* Monotonic milliseconds. */
 uint64_t milliseconds(void);
 

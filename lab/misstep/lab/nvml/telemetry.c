@@ -1,5 +1,6 @@
 /* What GPUs do: the getters, fields, processes, GPM, events. */
 #define _GNU_SOURCE
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -209,14 +210,17 @@ API nvmlGpmMetricsGet(GpmMetrics *asked) {
 
 /* -- events ------------------------------------------------------------------------------------ */
 
+/* A set is a descriptor that becomes readable when the control file is replaced: waiting costs nothing. */
 API nvmlEventSetCreate(void **set) {
     forget_events();
-    *set = malloc(1);
+    intptr_t watch = watch_control();
+    if (watch < 0) return UNKNOWN;
+    *set = (void *)(watch + 1);
     return OK;
 }
 
 API nvmlEventSetFree(void *set) {
-    free(set);
+    close((int)((intptr_t)set - 1));
     return OK;
 }
 
@@ -235,12 +239,16 @@ API nvmlDeviceRegisterEvents(Handle device, uint64_t types, void *set) {
 }
 
 API nvmlEventSetWait_v2(void *set, EventData *event, uint32_t timeout) {
-    (void)set;
+    struct pollfd watch = {.fd = (int)((intptr_t)set - 1), .events = POLLIN};
     uint64_t end = milliseconds() + timeout;
     while (!next_event(event)) {
         uint64_t now = milliseconds();
         if (now >= end) return TIMED_OUT;
-        usleep((useconds_t)((end - now < 20 ? end - now : 20) * 1000));
+        if (poll(&watch, 1, (int)(end - now)) > 0) {
+            char changes[4096];
+            if (read(watch.fd, changes, sizeof changes) < 0) return UNKNOWN;
+            changed();
+        }
     }
     return OK;
 }
