@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from misstep.store.layout import Decode, Layout, Reading
+from misstep.store.walk import varint
 
 BYTES = 128 * 1024 * 1024
 """Memory that layouts may take; the ones that were made longest ago go first."""
@@ -101,19 +102,3 @@ def _sender(body: bytes) -> bytes:
     except IndexError:
         return b""
     return body[at : at + min(size, _NAME_BYTES)]
-
-
-def varint(body: bytes, at: int) -> tuple[int, int]:
-    """A base-128 integer and the offset behind it.
-
-    Raises:
-        IndexError: the bytes end within it.
-    """
-    number = shift = 0
-    while True:
-        byte = body[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, at
-        shift += 7

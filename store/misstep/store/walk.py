@@ -1,10 +1,11 @@
-"""Where the numbers of metric requests stand: a walk over protobuf that goes through all messages of a level at once.
+"""Where the numbers of metric requests stand: a walk over protobuf, through all points of all requests at once.
 
 Field numbers are those of opentelemetry/proto/metrics/v1/metrics.proto.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -63,6 +64,10 @@ class _Messages(NamedTuple):
     start: I64
     end: I64
 
+    @classmethod
+    def of(cls, spans: list[tuple[int, int]]) -> _Messages:
+        return cls(*np.array(spans, np.int64).reshape(-1, 2).T)
+
 
 class _Fields(NamedTuple):
     """Fields of many messages in the order of the bytes; `start` and `end` of the value."""
@@ -80,11 +85,6 @@ class _Fields(NamedTuple):
         """Eight-byte fields of these numbers."""
         return self.only((self.wire == _FIXED64) & self.among(numbers))
 
-    def messages(self, *numbers: int) -> _Messages:
-        """Messages under these numbers."""
-        found = self.only((self.wire == _BYTES) & self.among(numbers))
-        return _Messages(found.start, found.end)
-
     def among(self, numbers: Sequence[int]) -> NDArray[np.bool_]:
         """Mask of the fields of these numbers."""
         found: NDArray[np.bool_] = self.number == numbers[0]
@@ -99,21 +99,56 @@ def walk(bodies: Sequence[bytes]) -> list[Points | None]:
     Raises:
         ValueError, IndexError: one of them is damaged or has groups; which one is not known.
     """
-    data = np.frombuffer(b"".join(bodies), np.uint8)
-    end = np.cumsum([len(body) for body in bodies])
-    requests = _Messages(end - [len(body) for body in bodies], end)
-    metrics = _below(data, _below(data, _below(data, requests, 1), 2), 2)
-    kinds = _fields(data, metrics)
-    unknown = kinds.start[kinds.among((10, 11))]
-    own = _joined(
-        _plain(data, _below(data, kinds.messages(5, 7), 1)),
-        _histograms(data, _below(data, kinds.messages(9), 1)),
-    )
-    wrong = np.searchsorted(end, np.concatenate([unknown, own.wrong]), side="right")
-    return [
-        None if place in wrong else own.within(first, last)
-        for place, (first, last) in enumerate(zip(*requests, strict=True))
-    ]
+    whole = b"".join(bodies)
+    data = np.frombuffer(whole, np.uint8)
+    ends = list(itertools.accumulate(map(len, bodies)))
+    requests = [(end - len(body), end) for body, end in zip(bodies, ends, strict=True)]
+    metrics = _inner(whole, _inner(whole, _inner(whole, requests, 1), 2), 2)
+    plain = _inner(whole, _inner(whole, metrics, 5, 7), 1)
+    histograms = _inner(whole, _inner(whole, metrics, 9), 1)
+    own = _joined(_plain(data, _Messages.of(plain)), _histograms(data, _Messages.of(histograms)))
+    unknown = [start for start, _ in _inner(whole, metrics, 10, 11)]
+    wrong = np.searchsorted(ends, np.concatenate([np.array(unknown, np.int64), own.wrong]), side="right")
+    return [None if place in wrong else own.within(*span) for place, span in enumerate(requests)]
+
+
+def _inner(body: bytes, messages: list[tuple[int, int]], *numbers: int) -> list[tuple[int, int]]:
+    """Start and end of the messages under these field numbers in messages, one after the other."""
+    found = []
+    for at, end in messages:
+        while at < end:
+            key, at = varint(body, at)
+            wire = key & 7
+            if wire == _BYTES:
+                size, at = varint(body, at)
+                if key >> 3 in numbers:
+                    found.append((at, at + size))
+                at += size
+            elif wire == _VARINT:
+                _, at = varint(body, at)
+            elif wire in (_FIXED64, _FIXED32):
+                at += 8 if wire == _FIXED64 else 4
+            else:
+                raise ValueError("a group")
+        if at > end:
+            raise ValueError("a field that is longer than its message")
+    return found
+
+
+def varint(body: bytes, at: int) -> tuple[int, int]:
+    """A base-128 integer and the offset behind it.
+
+    Raises:
+        IndexError: the bytes end within it.
+    """
+    number = shift = 0
+    while True:
+        byte = body[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
 
 
 class _Found(NamedTuple):
@@ -201,10 +236,6 @@ def _last(fields: _Fields, count: int) -> I64:
     found = np.zeros(count, np.int64)
     found[fields.owner] = fields.start
     return found
-
-
-def _below(data: NDArray[np.uint8], messages: _Messages, number: int) -> _Messages:
-    return _fields(data, messages).messages(number)
 
 
 def _fields(data: NDArray[np.uint8], messages: _Messages) -> _Fields:
