@@ -2,8 +2,9 @@
 
 run: python -m bench.agent [--seconds N] [--plain]
 
-The load: this host, a Ray session with 32 workload processes, 10 log lines a second, the receiver idle, TLS to the
-collector; then memory one minute after a burst of 8 MB bodies of Ray events. GPUs and InfiniBand are not read yet.
+The load: this host, eight GPUs of the lab's NVML library that eight of the processes hold, a Ray session with 32 workload
+processes, 10 log lines a second, the receiver idle, TLS to the collector; then memory one minute after a burst of 8 MB
+bodies of Ray events. The time that a real driver takes is not in it. `--without-gpus` leaves them out.
 CPU is the scheduler's nanoseconds of all threads and children. PSS "alone" counts pages of files that only Python
 programs map as if no other Python ran on the host.
 """
@@ -29,6 +30,8 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
+
+from misstep.lab import nvml
 
 CPU_GOAL, MEMORY_GOAL, BURST_GOAL = 0.3, 28.0, 64.0
 _EVENTS = Path(__file__).parents[1] / "tests" / "data" / "ray" / "events.json"
@@ -101,6 +104,18 @@ def workload(folder: Path, count: int = 32) -> Iterator[Path]:
         child.wait()
 
 
+def hold(control: nvml.Control, logs: Path) -> None:
+    """Let eight processes of the workload hold a GPU each."""
+    mark = f"--session-name={logs.parent.name}".encode()
+    raylet = next(
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if mark in path.read_bytes().split(b"\0")
+    )
+    children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
+    control.processes({gpu: [(int(pid), 61 << 30)] for gpu, pid in enumerate(children[:8])})
+
+
 class Writer(threading.Thread):
     """Ten lines a second into the logs of eight workers."""
 
@@ -170,22 +185,27 @@ def nanoseconds(pid: int) -> int:
 
 
 def memory(pid: int) -> tuple[float, float, float]:
-    """MiB: PSS; PSS as if no other Python ran here; private."""
-    pss = alone = private = 0
+    """MiB: PSS; PSS as if no other Python ran here; private. What the family shares counts once."""
+    pss = private = others = 0
+    files: dict[str, int] = {}
     for one in family(pid):
-        ours = False
+        path = ""
+        mapped: dict[str, int] = {}
         for line in Path(f"/proc/{one}/smaps").read_text().splitlines():
             head, _, rest = line.partition(":")
             if " " in head or not rest.endswith("kB"):
                 ours = any(word in line for word in ("python", "/site-packages/", "lib-dynload"))
+                path = line.split()[-1] if ours else ""
             elif head == "Pss":
                 pss += int(rest.split()[0])
-                alone += 0 if ours else int(rest.split()[0])
-            elif head == "Rss" and ours:
-                alone += int(rest.split()[0])
+                others += 0 if path else int(rest.split()[0])
+            elif head == "Rss" and path:
+                mapped[path] = mapped.get(path, 0) + int(rest.split()[0])
             elif head in ("Private_Clean", "Private_Dirty"):
                 private += int(rest.split()[0])
-    return pss / 1024, alone / 1024, private / 1024
+        for name, size in mapped.items():
+            files[name] = max(size, files.get(name, 0))
+    return pss / 1024, (others + sum(files.values())) / 1024, private / 1024
 
 
 def burst(port: int, count: int) -> int:
@@ -260,6 +280,7 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="length of each measurement")
     parser.add_argument("--plain", action="store_true", help="HTTP to the collector instead of TLS")
+    parser.add_argument("--without-gpus", action="store_true", help="as on a machine that has none")
     parser.add_argument("--bodies", type=int, default=5, help="bodies of 8 MB in the burst")
     options = parser.parse_args()
     alone()
@@ -280,6 +301,10 @@ def main() -> int:
             "MISSTEP_AGENT_RAY_FOLDER": str(folder / "ray"),
             "SSL_CERT_FILE": str(folder / "cert.pem"),
         }
+        gpus = not options.without_gpus and nvml.compiler() is not None
+        if gpus:
+            environment["MISSTEP_AGENT_NVML_LIBRARY"] = str(nvml.library(folder))
+            hold(nvml.Control(folder), logs)
         agent = subprocess.Popen(
             [sys.executable, "-m", "misstep.agent", "--data", str(folder / "data"), "--collector", url, "--port", str(port)],
             env=environment,
@@ -288,7 +313,7 @@ def main() -> int:
             time.sleep(8)
             cost = measure(agent.pid, options.seconds)
             print(
-                f"misstep agent, {'TLS' if tls else 'plain HTTP'}, 32 workload processes, 10 log lines/s: "
+                f"misstep agent, {'TLS' if tls else 'plain HTTP'}, {'8 GPUs, ' if gpus else ''}32 workload processes, 10 log lines/s: "
                 f"{cost.cpu:.2f} % of a core, {cost.quietest:.2f} in the quietest 10 s (goal {CPU_GOAL}), PSS {cost.pss:.1f} MiB, alone {cost.alone:.1f} "
                 f"(goal {MEMORY_GOAL:.0f}), private {cost.private:.1f}",
                 flush=True,
