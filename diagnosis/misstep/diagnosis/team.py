@@ -15,6 +15,7 @@ from misstep.diagnosis.window import Window
 from misstep.store.rows import LogRow
 
 _STOPPED = ("T", "t")
+_EARLY = 60_000_000_000
 
 
 class Snapshot(NamedTuple):
@@ -164,6 +165,9 @@ class Team:
             held = by_pid.get(_number(row, names.PID))
             if held is not None and not row.attributes.get(names.THREAD):
                 held.raised = row
+        for member in self.members.values():
+            if member.failed and member.end is not None and member.raised is None:
+                member.raised = _told_early(window, member)
         if Session.parse(window.session).kind == "torch":
             starts = window.rows("session.start")
             self.launcher = _number(starts[-1], names.PID) if starts else 0
@@ -171,6 +175,16 @@ class Team:
     def _of(self, row: LogRow) -> Member | None:
         member = self.members.get(_number(row, names.RANK))
         return member if member is not None and member.pid == _number(row, names.PID) else None
+
+
+def _told_early(window: Window, member: Member) -> LogRow | None:
+    """The exception of a rank that failed so soon that its session was not known yet."""
+    rows = window.rows(
+        "process.exception", attributes={names.PID: str(member.pid)}, everywhere=True, limit=5,
+        since=member.row.ts - _EARLY, until=window.at,
+    )  # fmt: skip
+    mine = [row for row in rows if row.entity == member.process and not row.attributes.get(names.THREAD)]
+    return mine[-1] if mine else None
 
 
 def _snapshot(row: LogRow) -> Snapshot:

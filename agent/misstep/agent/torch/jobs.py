@@ -74,7 +74,7 @@ class Jobs:
         job.ranks[rank.number] = rank
         job.alive.add(rank.pid)
         rank.session = job.session
-        self._context.workload.register(rank.pid, session=job.session, role="rank")
+        self._own(rank.pid, job.session, "rank")
         self._tell(rank, job, out)
 
     def watch(self, out: Records) -> None:
@@ -95,6 +95,13 @@ class Jobs:
                 job.ended = now
 
     # -- naming ------------------------------------------------------------------------------------
+    def _own(self, pid: int, session: str, role: str) -> None:
+        """A process is the job's from now on, also for what it reports before the next look at the process table."""
+        process = self._context.workload.find(pid)
+        if process is not None:
+            process.session = process.session or session
+        self._context.workload.register(pid, session=session, role=role)
+
     def _key(self, rank: Rank) -> tuple[str, ...]:
         held = self._context.workload.find(rank.pid)
         environ = {**(held.environment if held is not None else {}), **rank.hello.get("environ", {})}
@@ -123,7 +130,7 @@ class Jobs:
         for pid in _above(rank.pid):
             known = workload.find(pid)
             if pid == launcher or (known is not None and known.role == "command"):
-                workload.register(pid, session=session, role="launcher" if pid == launcher else "command")
+                self._own(pid, session, "launcher" if pid == launcher else "command")
         started_by = process.environment.get("MISSTEP_STARTED_BY", "") if process is not None else ""
         out.event(
             "session.start", entity=f"session/{session}", session=session, time=began, body=shown(words),

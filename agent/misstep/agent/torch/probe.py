@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 
 from misstep.agent import pids
 from misstep.agent.context import Context
 from misstep.agent.otlp import Value
-from misstep.agent.probe import OK, SourceState, off, unsupported
+from misstep.agent.probe import OK, SourceState, failing, off, unsupported
 from misstep.agent.records import Records
 from misstep.agent.series import Series, declared
 from misstep.agent.torch import door, folders, pyspy
@@ -80,6 +81,8 @@ class TorchProbe:
         self._jobs.watch(out)
         for rank in self._known.values():
             self._count(rank, out)
+        if self._watcher is not None and self._watcher.failed:
+            return failing(self._watcher.failed)
         if not self._jobs.sessions():
             return off("no rank of torch runs on this machine")
         self._context.coverage.report("torch_stacks", self._stacks_state())
@@ -142,12 +145,17 @@ class TorchProbe:
         for process in self._context.workload.processes("rank"):
             mark = (process.pid, process.start)
             number, world = process.environment.get("RANK", ""), process.environment.get("WORLD_SIZE", "")
-            if mark in self._outside or not number.isdecimal():
+            if mark in self._outside or not number.isdecimal() or not self._is_watched(process.environment):
                 continue
             self._outside.add(mark)
             rank = Rank(process.pid, process.start)
             rank.number, rank.world = int(number), int(world) if world.isdecimal() else 0
             self._jobs.admit(rank, out)
+
+    def _is_watched(self, environment: Mapping[str, str]) -> bool:
+        """Whether a rank is this agent's: where one folder is set, only those that are told to use it."""
+        only = self._context.settings.agent.torch_folder
+        return not only or environment.get("MISSTEP_TORCH_FOLDER") == only
 
     def _count(self, rank: Rank, out: Records) -> None:
         if not rank.session or not rank.steps:

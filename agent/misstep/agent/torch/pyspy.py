@@ -72,7 +72,8 @@ def _collect(child: int, out: int, error: int, deadline: float) -> Stack | str:
 
 def _thread(held: dict[str, Any]) -> dict[str, Any]:
     frames = [[str(f["name"]), str(f["filename"]), int(f["line"])] for f in reversed(held["frames"][:200])]
-    name = str(held.get("thread_name") or held.get("os_thread_id") or "")
+    main = held.get("os_thread_id") == held.get("pid")  # without `threading` nobody has a name
+    name = str(held.get("thread_name") or ("MainThread" if main else held.get("os_thread_id")) or "")
     return {"thread": name, "active": bool(held.get("active")), "gil": bool(held.get("owns_gil")), "frames": frames}  # fmt: skip
 
 

@@ -86,6 +86,8 @@ class Watcher:
         self._thread = threading.Thread(target=self._run, name="torch", daemon=True)
         self.refused = ""
         """Why py-spy could not read the last stacks; empty while it can."""
+        self.failed = ""
+        """An error of our own; the thread goes on."""
 
     def start(self) -> None:
         """Begin."""
@@ -95,6 +97,7 @@ class Watcher:
         """Watch one more rank, whose socket is known."""
         with self._lock:
             self._fresh.append(rank)
+        os.write(self._write, b"x")
 
     def want_stacks(self, session: str) -> None:
         """Read a job now, stacks included."""
@@ -119,18 +122,27 @@ class Watcher:
         poll.register(self._read, select.POLLIN)
         tick = time.monotonic()
         while not self._ending:
-            for number, _ in poll.poll(max(0.0, tick - time.monotonic()) * 1000):
-                if number == self._read:
-                    os.read(self._read, 64)
-                elif number in self._doors:
-                    self._hear(*self._doors[number], poll)
-            self._answer_wishes()
-            now = time.monotonic()
-            if now >= tick:
-                tick = max(tick + INTERVAL, now + INTERVAL / 2)
-                self._enter(poll)
-                self._ask(now, poll)
-                self._look(now)
+            try:
+                tick = self._round(poll, tick)
+            except Exception as error:  # noqa: BLE001  one rank's oddity must not cost the others their evidence
+                self.failed = f"the watcher failed: {type(error).__name__}: {error}"
+                time.sleep(INTERVAL)
+
+    def _round(self, poll: select.poll, tick: float) -> float:
+        """Hear who answers, and at a tick ask anew; returns the next tick."""
+        for number, _ in poll.poll(max(0.0, tick - time.monotonic()) * 1000):
+            if number == self._read:
+                os.read(self._read, 64)
+            elif number in self._doors:
+                self._hear(*self._doors[number], poll)
+        self._enter(poll)
+        self._answer_wishes()
+        now = time.monotonic()
+        if now < tick:
+            return tick
+        self._ask(now, poll)
+        self._look(now)
+        return max(tick + INTERVAL, now + INTERVAL / 2)
 
     def _enter(self, poll: select.poll) -> None:
         with self._lock:
@@ -159,19 +171,17 @@ class Watcher:
     def _hear(self, held: Door, rank: Rank, poll: select.poll) -> None:
         try:
             answer = held.receive()
-        except OSError:
-            self._drop(held, rank, poll)
-            return
-        if answer is None:
-            return
-        question, body = answer
-        try:
+            if answer is None:
+                return
+            question, body = answer
             if question == door.HELLO:
                 self._greet(rank, held, body)
             elif question == door.STATUS:
                 positions, rank.recording = recorder.status(body)
                 if rank.see(body, positions, time.monotonic()) and not set(positions) <= set(rank.names):
                     self._learn(rank, held)
+        except OSError:
+            self._drop(held, rank, poll)
         except (ValueError, KeyError, TypeError):
             rank.traced = rank.traced or "unreadable"
 

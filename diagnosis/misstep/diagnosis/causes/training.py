@@ -180,12 +180,18 @@ def raised(case: Case, ctx: Context) -> Claim | None:
         return None
     facts = told.facts
     at = f" at {facts['path']}, in {facts['function']}" if facts["place"] else ""
+    # All that was seen are ranks that lost another: that one ended before it could be watched.
+    lost = (
+        " It lost its connection to a rank whose own end was not seen; look there first."
+        if facts["lost"]
+        else ""
+    )
     return Claim(
         blamed=_blame(case, "rank.raised", type=facts["type"], message=facts["message"], place=facts["place"]),
         title=f"{told.name} raised {facts['type']}" + (f" at {facts['place']}" if facts["place"] else ""),
-        sentence=f"{told.name.capitalize()} ({facts['where']}) raised {facts['type']}: {facts['message']}{at}.{_rest(case)}",
+        sentence=f"{told.name.capitalize()} ({facts['where']}) raised {facts['type']}: {facts['message']}{at}.{lost}{_rest(case)}",
         action=[f"{facts['path']}: mend what raises {facts['type']} there" if facts["place"] else f"mend what raises {facts['type']}"],
-        score=0.9,
+        score=0.4 if facts["lost"] else 0.9,
         decisive=(told,),
         key=f"{facts['place']}/{facts['type']}",
         impact="the job failed",

@@ -92,7 +92,9 @@ def _standing_still(window: Window, team: Team, first_end: int) -> list[Observat
             return []
     pause = waits.pause(ranks, fault.wait.group, fault.wait.sequence)
     guilty = [team.members[number] for number in sorted(fault.ranks) if number in team.members]
-    if not guilty or (first_end and first_end - fault.wait.since < 3 * SECOND and fault.kind != "mismatch"):
+    if not guilty or (
+        first_end and first_end - fault.wait.since < 3 * SECOND and fault.kind not in ("mismatch", "left")
+    ):
         return []  # they had no time to come before the end came
     found = [_waiting(team, fault.wait)] if fault.wait.inside - fault.ranks else []
     found += [_guilty(team, member, fault, pause, until) for member in guilty[:8]]
@@ -169,7 +171,7 @@ def _place(member: Member, wait: Wait, until: int) -> dict[str, Any]:
     slow = any(_SLOW.search(frame.function) or any(part in frame.file for part in _SLOW_FILES) for frame in last.frames)  # fmt: skip
     return {
         "standing": stacks.standing(last.frames), "steady": len(same) > 1 and last.ts - same[0].ts >= 2 * SECOND,
-        "busy": any(one.active for one in dumps), "slow": slow,
+        "busy": all(one.active for one in dumps[-2:]), "slow": slow,
         "place": own.place, "path": f"{own.file}:{own.line}", "function": own.function,
     }  # fmt: skip
 
@@ -198,11 +200,9 @@ def _ended(team: Team, ends: list[Member], hung: bool) -> list[Observation]:
     """The rank that ended first by its own fault, and what followed from it."""
     ordered = sorted(ends, key=lambda one: (_when(one), one.number))
     roots = [one for one in ordered if not _follows(one, ordered)]
-    found: list[Observation] = []
-    for member in ordered:
-        root = not hung and bool(roots) and member is roots[0]
-        found.append(_end(member, root=root))
-    return found
+    lost = [one for one in ordered if one.raised is not None and _is_cascade(one.raised)]
+    first = None if hung else next(iter(roots or lost), None)
+    return [_end(member, root=member is first, lost=not roots) for member in ordered]
 
 
 def _when(member: Member) -> int:
@@ -226,11 +226,11 @@ def _is_cascade(row: LogRow) -> bool:
     return bool(_CASCADE.search(text))
 
 
-def _end(member: Member, *, root: bool) -> Observation:
+def _end(member: Member, *, root: bool, lost: bool) -> Observation:
     signal, code = ending(member.end) if member.end is not None else ("", None)
     facts: dict[str, Any] = {
         "rank": member.number, "pid": member.pid, "host": member.host, "process": member.process, "where": member.where,
-        "signal": signal, "code": code,
+        "signal": signal, "code": code, "lost": lost,
     }  # fmt: skip
     rows = [row for row in (member.raised, member.end) if row is not None]
     kind, statement, source = "rank.ended", manner(rows[-1]), "process_exits"

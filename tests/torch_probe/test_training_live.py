@@ -1,0 +1,125 @@
+"""Real ranks that go wrong, from the hook to the verdict."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from misstep.agent.launch import TORCH_FOLDER, child_environment
+from misstep.core.clock import SECOND
+from misstep.lab.household import Household, free_ports
+from misstep.lab.service import Service
+
+JOBS = Path(__file__).parent / "jobs.py"
+PATIENCE = 150.0
+"""Seconds until all verdicts must stand; a machine that does nothing else needs 25."""
+
+EXPECTED = {
+    "hang": ("rank-stuck", "2"),
+    "skipped": ("collective-skipped", "1"),
+    "swapped": ("collective-mismatch", "3"),
+    "stopped": ("rank-stopped", "1"),
+    "killed": ("process-killed", "3"),
+    "exception": ("user-exception", "0"),
+}
+QUIET = ("pause",)
+SLOW = {
+    "spin": ("rank-stuck", "1"),
+    "shape": ("collective-mismatch", "1"),
+    "left": ("collective-skipped", "2"),
+}
+
+
+class Seen(NamedTuple):
+    """What is said of a job."""
+
+    session: dict[str, Any]
+    incidents: list[dict[str, Any]]
+    recovered: list[dict[str, Any]]
+
+
+def run(cases: list[str], expected: dict[str, Any], least: float) -> dict[str, Seen]:
+    """Run jobs side by side until the verdicts on them stand, and for `least` seconds at least."""
+    ports = dict(zip(cases, map(str, free_ports(len(cases))), strict=True))
+    with Household() as home:
+        service = Service(home)
+        service.start()
+        service.wait()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
+        environment |= child_environment(service.agent_url, environ=environment)
+        environment |= {
+            TORCH_FOLDER: service.environment["MISSTEP_AGENT_TORCH_FOLDER"],
+            "OMP_NUM_THREADS": "1",
+        }
+        home.start("jobs", [sys.executable, str(JOBS), *(f"{c}={p}" for c, p in ports.items())], environment)
+        client, begun = service.client(), 0.0
+        found: dict[str, Seen] = {}
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            found = {}
+            for session in client.get("sessions")["sessions"]:
+                case = next((c for c, p in ports.items() if session["session"].endswith(f"_{p}")), "")
+                if case:
+                    answer = client.get("incidents", session=session["session"])
+                    found[case] = Seen(session, answer["incidents"], answer["recovered"])
+            if len(found) == len(cases):
+                begun = begun or time.monotonic()
+            if begun and time.monotonic() - begun > least and all(found[case].incidents for case in expected):
+                return found
+        print(home.last_words("jobs", 40), home.last_words("agent"), home.last_words("collector"))
+        return found
+
+
+@pytest.fixture(scope="module")
+def seen() -> Iterator[dict[str, Seen]]:
+    yield run([*EXPECTED, *QUIET], EXPECTED, 15.0)
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("case", EXPECTED)
+def test_the_rank_at_fault_is_named(seen: dict[str, Seen], case: str) -> None:
+    assert case in seen
+    (incident,) = seen[case].incidents
+    blamed = incident["blamed"][0]
+    assert (incident["cause"], blamed["kind"], blamed["name"]) == (
+        EXPECTED[case][0],
+        "rank",
+        EXPECTED[case][1],
+    )
+    assert all(step["evidence"] for step in incident["chain"] if step["role"] == "cause")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("case", QUIET)
+def test_a_job_that_goes_on_raises_no_incident(seen: dict[str, Seen], case: str) -> None:
+    assert seen[case].incidents == seen[case].recovered == []
+
+
+@pytest.mark.torch
+def test_a_hang_is_told_with_the_line_and_in_time(seen: dict[str, Seen]) -> None:
+    (incident,) = seen["hang"].incidents
+    assert "load_batch (jobs.py:" in incident["title"]
+    assert "Ranks 0, 1, 3 wait in all_reduce #" in incident["sentence"]
+    (stacks,) = [step for step in incident["chain"] if step["source"] == "torch_stacks"]
+    assert "3 of 4 in all_reduce ← train" in stacks["statement"]
+    assert "rank 2 in load_batch" in stacks["statement"]
+    assert (incident["opened_ns"] - incident["onset_ns"]) / SECOND < 40  # 8 where nothing else runs
+
+
+@pytest.mark.torch
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_slower_verdicts() -> None:
+    found = run([*SLOW, "healthy"], SLOW, 60.0)
+    told = {
+        case: [(i["cause"], i["blamed"][0]["name"]) for i in held.incidents] for case, held in found.items()
+    }
+    assert told == {case: [verdict] for case, verdict in SLOW.items()} | {"healthy": []}
