@@ -19,7 +19,7 @@ from misstep.store.lake import Lake
 from misstep.store.schema import SAMPLES
 
 ROW_GROUP = 250_000
-"""Rows: half as many cost a tenth more bytes, twice as many read a third slower when one metric is asked for."""
+"""Rows: half as many cost 8 % more bytes, twice as many 7 %, for then fewer columns have few distinct values."""
 
 DICTIONARY = 4096
 """Distinct values up to which a column of a row group gets a dictionary: metrics, series and coarse values."""
