@@ -82,7 +82,8 @@ class Hot:
         """Put Arrow tables in, all in one transaction.
 
         Args:
-            tables: by table name; each table's columns in any order.
+            tables: by table name; each table's columns in any order. All rows of a request come together: who has
+                seen its position asks for later ones alone.
         """
         whole = {name: pa.concat_tables(parts).combine_chunks() for name, parts in tables.items() if parts}
         self._writer.execute("BEGIN")

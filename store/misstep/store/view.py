@@ -13,7 +13,7 @@ from misstep.store.logs import PROMOTED
 from misstep.store.metrics import STALE
 from misstep.store.promql.source import Selection
 from misstep.store.reader import Reader
-from misstep.store.recent import Recent
+from misstep.store.recent import Part, Recent
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
 from misstep.store.series_index import Known, SeriesIndex
 
@@ -96,12 +96,10 @@ class View:
         """
         whole = self._index.known(self._reader)
         known = selection.choose(whole, matchers)
-        labels, row_of = selection.distinct(known.labels)
-        if self._recent and labels.size == len(row_of) and end > start:
-            parts = self._recent.parts(self._reader, whole, known, start, end)
-            if parts is not None:
-                return Selection(labels, *gather.samples(parts, start, end, limit))
-        return selection.samples(self._reader, known, start, end, limit)
+        parts = self._held(whole, known, start, end) if end > start else None
+        if parts is None:
+            return selection.samples(self._reader, known, start, end, limit)
+        return Selection(known.labels, *gather.samples(parts, start, end, limit))
 
     def newest(
         self, matchers: Sequence[Matcher], ends: Steps, lookback: int, limit: int
@@ -114,20 +112,20 @@ class View:
         """
         whole = self._index.known(self._reader)
         known = selection.choose(whole, matchers)
-        labels, row_of = selection.distinct(known.labels)
-        if self._recent and labels.size == len(row_of):
-            single = ends.number == 1 or not ends.step
-            parts = self._recent.parts(
-                self._reader,
-                whole,
-                known,
-                ends.start - lookback,
-                ends.end,
-                keep=not single or labels.size < _MANY,
-            )
-            if parts is not None:
-                return labels, *gather.newest(parts, labels.size, ends, lookback, limit)
-        return selection.newest(self._reader, known, ends, lookback, limit)
+        single = ends.number == 1 or not ends.step
+        keep = not single or known.labels.size < _MANY
+        parts = self._held(whole, known, ends.start - lookback, ends.end, keep=keep)
+        if parts is None:
+            return selection.newest(self._reader, known, ends, lookback, limit)
+        return known.labels, *gather.newest(parts, known.labels.size, ends, lookback, limit)
+
+    def _held(
+        self, whole: Known, known: Known, low: int, high: int, *, keep: bool = True
+    ) -> list[Part] | None:
+        """What is kept of some series, if each is one of its own in Prometheus' form."""
+        if self._recent is None or selection.distinct(known.labels)[0] is not known.labels:
+            return None
+        return self._recent.parts(self._reader, whole, known, low, high, keep=keep)
 
     def known(
         self,
