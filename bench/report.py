@@ -1,6 +1,6 @@
 """Runs benchmarks and writes what they print into docs/benchmarks.md, with the machine, the day and the command.
 
-run: python -m bench.report [NAME …]        all of them without names
+run: python -m bench.report [NAME …] [--options "…"]        all of them without names
 """
 
 from __future__ import annotations
@@ -65,16 +65,19 @@ def section(page: str, name: str, text: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_COMMANDS))
-    asked = parser.parse_args().names
+    parser.add_argument("--options", default="", help="what the named benchmark is asked besides")
+    options = parser.parse_args()
+    asked = options.names
+    if options.options and len(asked) != 1:
+        parser.error("--options needs the name of one benchmark")
     unknown = set(asked) - _COMMANDS.keys()
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(_COMMANDS)}")
     for name in asked or _COMMANDS:
         where = machine()
-        text = measured(_COMMANDS[name])
-        told = (
-            f"`python -m {_COMMANDS[name]}`, {time.strftime('%Y-%m-%d')}, {where}\n\n```text\n{text}\n```\n"
-        )
+        command = f"{_COMMANDS[name]} {options.options}".strip()
+        text = measured(command)
+        told = f"`python -m {command}`, {time.strftime('%Y-%m-%d')}, {where}\n\n```text\n{text}\n```\n"
         _PAGE.write_text(section(_PAGE.read_text(), name, told))
     return 0
 
