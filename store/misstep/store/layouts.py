@@ -80,6 +80,8 @@ class Layouts:
                 due[key] = body
         while len(self._tries) > _SENDERS:
             self._tries.pop(next(iter(self._tries)), None)
+        if not due:
+            return
         for key, layout in zip(due, Layout.of(list(due.values()), decode), strict=True):
             self._forget(key)
             if layout is not None:
