@@ -251,6 +251,41 @@ def test_a_command_that_fails_because_its_gpu_was_lost(replayed: Diagnose) -> No
     assert "the job failed" in incident.data["impact"]["summary"]
 
 
+@pytest.mark.parametrize("name", ["crash_task", "crash_actor"])
+def test_a_worker_of_ray_that_died_with_its_gpu(captured: Any, name: str) -> None:
+    """A recorded crash: with a lost GPU under it, the GPU is the cause, and the task or actor its victim."""
+    replay = captured(name)
+    (crash,) = replay.run()
+    assert crash.cause == "native-crash"
+    died = next(
+        r
+        for r in replay.rows
+        if r.event == "process.exit" and r.attributes.get("process.exit.signal") == "SIGSEGV"
+    )
+    gpu, at = "gpu/3d1219c7c4c5/0000:38:00", died.ts - SECOND
+    about = {"hw.id": "0000:38:00", "hw.gpu.index": "2", "hw.gpu.uuid": "GPU-2", "hw.model": "H100"}
+    added = [
+        died._replace(event="hw.gpu.found", entity=gpu, session="", state="", attributes=about, ts=at - 5 * SECOND),
+        died._replace(
+            event="hw.gpu.process", state="held", ts=at - 4 * SECOND,
+            attributes={**about, "misstep.gpu": gpu, "process.pid": died.attributes["process.pid"]},
+        ),
+        died._replace(event="hw.gpu.state", entity=gpu, session="", state="lost", attributes=about, ts=at),
+    ]  # fmt: skip
+    replay.rows = [
+        row._replace(seq=n, row=0)
+        for n, row in enumerate(
+            sorted([*added, *replay.rows], key=lambda row: (row.received, row.seq, row.row)), 1
+        )
+    ]
+    (incident,) = replay.run()
+    assert verdicts([incident]) == [("gpu-lost", "gpu", "2")]
+    assert {(one["kind"], one["name"]) for one in incident.blamed[1:]} >= {
+        (crash.blamed[0]["kind"], crash.blamed[0]["name"])
+    }
+    assert crash.blamed[0]["name"] in incident.data["title"]
+
+
 # -- what must stay quiet, or name somebody else ---------------------------------------------------------
 @pytest.mark.parametrize("code", [13, 31, 43, 45, 63, 92, 154, 999])
 def test_xids_that_blame_no_hardware(replayed: Diagnose, code: int) -> None:

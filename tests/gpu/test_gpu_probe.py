@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from misstep.agent.gpu import holders, throttle
 from misstep.agent.gpu import probe as gpu_probe
-from misstep.agent.gpu import throttle
 from misstep.agent.gpu.cgroup import owner
 from misstep.agent.workload import Process
 from misstep.core import names
@@ -180,6 +180,25 @@ def test_a_holder_is_told_again_when_its_session_is_known(
         "",
         "local/ray/ray/1",
     ]
+
+
+def test_a_command_that_is_no_rank_has_the_session_of_its_misstep_run(
+    follow: Start, control: nvml.Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holders, "_PATIENCE", 0)
+    monkeypatch.setattr(gpu_probe, "_REFRESH", 0)
+    one = follow()
+    one.context.workload.command_session = lambda pid, out: f"local/command/a.py/{pid}"
+    for pid, role, environment in ((4711, "registered", {}), (4712, "rank", {"RANK": "0"})):
+        process = Process(pid, 99)
+        process.role, process.environment = role, environment
+        one.context.workload.add(process)
+    control.processes({1: [(4711, 1)], 2: [(4712, 1)]})
+    one.until(lambda: len(one.of("hw.gpu.process")) >= 2)
+    told = {
+        e.attributes["process.pid"]: e.attributes.get("misstep.session", "") for e in one.of("hw.gpu.process")
+    }
+    assert told == {4711: "local/command/a.py/4711", 4712: ""}
 
 
 def test_an_unknown_holder_is_asked_for(follow: Start, control: nvml.Control) -> None:

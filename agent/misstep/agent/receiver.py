@@ -79,6 +79,7 @@ class Receiver:
         self._owner = owner
         self._admit = admit
         self._commands = Commands(context.settings.site)
+        context.workload.command_session = self._commands.session
         self._translators: dict[str, Translator] = {}
         self._listener = Listener(
             self._route,

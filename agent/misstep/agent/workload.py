@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from misstep.core.identity import process_id, ray_session
+
+if TYPE_CHECKING:
+    from misstep.agent.records import Records
 
 _GONE_KEPT = 2048
 """Dead processes that are remembered, because questions about a pid come late."""
@@ -80,6 +83,8 @@ class Workload:
         self._asked: dict[int, tuple[str, str]] = {}
         self.exit_of: Callable[[int], Exit | None] = lambda pid: None
         """How the newest process with this pid ended, while that is remembered; set by the probe of exits."""
+        self.command_session: Callable[[int, Records], str] = lambda pid, out: ""
+        """The session of the command under `misstep run` that a process belongs to, announced in the records; set by the receiver."""
         self.want_stacks: Callable[[str], bool] = lambda session: False
         """Have the stacks of a session's ranks taken now; False if none of them runs here. Set by the probe of torch."""
 

@@ -245,15 +245,6 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
     """The case because of which a driver failed; where there is none, a case of its own is opened."""
     if outcome.state not in ("failed", "unknown"):
         return None
-    broken = [
-        case
-        for case in cases
-        if case.all(*gpus.FAULTS)
-        and case.onset <= outcome.ended + SECOND <= case.last + _WAKE
-        and (case.all(gpus.ENDED, *_ROOTS) or outcome.pid in _holders(case))
-    ]
-    if broken:
-        return broken[0]
     named = [
         case
         for case in cases
@@ -262,6 +253,13 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
         and one.facts.get("job") == outcome.job
         and set(one.evidence) <= set(outcome.evidence)
     ]
+    broken = _broken(cases, outcome)
+    if broken is not None:
+        for case in named:
+            if case is not broken:
+                broken.absorb(case)
+                cases.remove(case)
+        return broken
     mine = [case for case in cases if case.job in ("", outcome.job)]
     if named and (outcome.blames or named[0].all(*_ROOTS[:5])):
         return named[0]
@@ -307,6 +305,16 @@ def _blame(cases: list[Case], outcome: Outcome, context: Context) -> Case | None
         own.add(told)
     cases.append(own)
     return own
+
+
+def _broken(cases: list[Case], outcome: Outcome) -> Case | None:
+    """The GPU that failed under a driver's processes; whatever the driver says came of it."""
+    for case in cases:
+        near = case.onset <= outcome.ended + SECOND <= case.last + _WAKE
+        suffered = case.all(gpus.ENDED, *_ROOTS) or outcome.pid in _holders(case)
+        if near and suffered and case.all(*gpus.FAULTS):
+            return case
+    return None
 
 
 def _stood_still(window: Window, since: int, until: int) -> bool:

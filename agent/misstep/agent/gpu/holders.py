@@ -12,7 +12,8 @@ from misstep.core.clock import SECOND
 
 _KEPT = 4096
 _PATIENCE = 5 * SECOND
-"""So long a holder may stay unknown to the process table before it is told of by its pid alone."""
+"""So long a holder may stay unknown to the process table before it is told of by its pid alone, and without a session
+before it is given that of its command."""
 
 
 class Gpu:
@@ -73,10 +74,17 @@ class Holders:
             process = self._workload.find(held.pid)
             if process is None and out.now - held.since < _PATIENCE:
                 continue
+            if process is not None and not process.session and out.now - held.since >= _PATIENCE:
+                self._adopt(process, out)
             known = (self._workload.entity(process), process.session) if process is not None else ("", "")
             if known != held.told:
                 held.told = known
                 self._tell(gpu, held, process, out)
+
+    def _adopt(self, process: Process, out: Records) -> None:
+        """A process that nobody else claims belongs to the command under `misstep run` that started it."""
+        if process.role in ("registered", "command") and "RANK" not in process.environment:
+            process.session = self._workload.command_session(process.pid, out)
 
     def _tell(self, gpu: Gpu, held: _Hold, process: Process | None, out: Records) -> None:
         out.event(
