@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import shutil
+import signal
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,11 +27,35 @@ from hypothesis.stateful import (
 
 from misstep.core import names
 from misstep.core.clock import SettableClock
+from misstep.core.errors import StorageError
 from misstep.core.settings import StoreSettings
-from misstep.store.request import Batch, Receipt
+from misstep.store.request import Batch, Receipt, Waiting
 from misstep.store.store import Store
 
 Sent = tuple[str, int, bytes]
+TOGETHER = 5
+"""Requests in one commit at most."""
+TAILS = {"nothing": b"", "zeroes": bytes(4120), "noise": b"\xa5" * 700}
+
+
+@contextlib.contextmanager
+def small_disk(room: int) -> Iterator[None]:
+    """The kernel refuses to let any file grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def flip(log: Path, at: float, bit: int) -> None:
+    """Turn one bit of a file round, at a fraction of its length."""
+    content = bytearray(log.read_bytes())
+    content[int(at * len(content))] ^= 1 << bit
+    log.write_bytes(content)
 
 
 class Model(RuleBasedStateMachine):
@@ -79,9 +108,57 @@ class Model(RuleBasedStateMachine):
     @rule(agent=st.sampled_from(["a", "b"]), value=st.integers(0, 9))
     def send_metrics(self, agent: str, value: int) -> None:
         seq = self.high.get(agent, 0) + 1
-        body = self.otlp.gauge("m", (self.number, float(value), {"agent": agent}))
-        receipt = self._append("metrics", agent, seq, body)
+        receipt = self._append("metrics", agent, seq, self._point(agent, value))
         self.samples.append((receipt.seq, float(value)))
+
+    @rule(
+        agent=st.sampled_from(["a", "b"]), steps=st.lists(st.integers(-1, 4), min_size=2, max_size=TOGETHER)
+    )
+    def send_together(self, agent: str, steps: list[int]) -> None:
+        """In one commit, some twice and some in the wrong order: what comes too late is taken for a copy."""
+        group, fresh = [], []
+        start = high = self.high.get(agent, 0)
+        for step in steps:
+            seq = max(1, start + step)
+            fresh.append(seq > high)
+            high = max(high, seq)
+            body = self._point(agent, step)
+            group.append(Waiting(Batch("metrics", body, "", agent, "boot", seq), body, Future()))
+        self.store._commit.store(group)
+        self.store._arrivals.flush(self.store._hot)
+        receipts = [waiting.future.result() for waiting in group]
+        assert [not receipt.duplicate for receipt in receipts] == fresh
+        for receipt, step in zip(receipts, steps, strict=True):
+            if not receipt.duplicate:
+                self._took(receipt, agent, max(1, start + step))
+                self.samples.append((receipt.seq, float(step)))
+
+    @rule(
+        agent=st.sampled_from(["a", "b"]),
+        room=st.integers(0, 120_000),
+        size=st.sampled_from([10, 3000, 60_000]),
+    )
+    def send_to_a_full_disk(self, agent: str, room: int, size: int) -> None:
+        """Refused or stored, never in between, and what was refused may come again."""
+        seq = self.high.get(agent, 0) + 1
+        self.number += 1
+        text = f"line {self.number} ".ljust(size, "x")
+        body = self.otlp.log(("", 5, {}, text))
+        with small_disk(room):
+            try:
+                receipt = self._append("logs", agent, seq, body)
+            except StorageError:
+                receipt = None
+        if receipt is None:
+            receipt = self._append("logs", agent, seq, body)
+        self.bodies.append((receipt.seq, text))
+
+    @rule(room=st.integers(0, 60_000))
+    def seal_to_a_full_disk(self, room: int) -> None:
+        """It may fail, and then the journal still has everything."""
+        self.changed = True
+        with small_disk(room), contextlib.suppress(StorageError):
+            self.store.seal()
 
     @rule(again=sent)
     def send_again(self, again: Sent) -> None:
@@ -90,30 +167,47 @@ class Model(RuleBasedStateMachine):
         receipt = self.store.append(Batch("logs", body, "", agent, "boot", seq), body).result()
         assert receipt.duplicate
 
-    @rule(jump=st.integers(-5, 5))
+    @rule(jump=st.integers(-300, 300))
     def jump(self, jump: int) -> None:
         self.clock.jump(jump)
 
-    @rule(tail=st.sampled_from(["nothing", "zeroes", "noise"]))
+    @rule(tail=st.sampled_from(list(TAILS)))
     def kill(self, tail: str) -> None:
-        """Go on from a copy of the files as they lie; something may have begun to be written behind them."""
-        old, folder = self.folder, self._new_folder()
-        shutil.copytree(old, folder, dirs_exist_ok=True)
-        self.store.close()
-        shutil.rmtree(old)
-        for log in (folder / "journal").glob("*-wal"):
+        """Something may have begun to be written behind the journal's end."""
+        self._die()
+        for log in (self.folder / "journal").glob("*-wal"):
             with log.open("ab") as file:
-                file.write({"nothing": b"", "zeroes": bytes(4120), "noise": b"\xa5" * 700}[tail])
-        self.folder = folder
+                file.write(TAILS[tail])
         self.store = self._open()
-        self.changed = True
+
+    @rule(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+    def kill_and_flip_a_bit(self, at: float, bit: int) -> None:
+        """What the bit lies in may be lost; then it is named, and nothing else is."""
+        self._die()
+        log = max((self.folder / "journal").glob("*-wal"))
+        if log.stat().st_size:
+            flip(log, at, bit)
+        self.store = self._open()
+        named = {
+            int(line)
+            for path in (self.folder / "quarantine").glob("*.lost")
+            for line in path.read_text().split()
+        }
+        stored = {row.seq for row in self.store.view().logs()}
+        stored |= {row[0] for row in self.store.view().ask("SELECT seq FROM {samples}")}
+        lost = {seq for seq, _ in [*self.bodies, *self.samples]} - stored
+        assert lost <= named
+        assert len(lost) <= TOGETHER
+        self.bodies = [one for one in self.bodies if one[0] not in lost]
+        self.samples = [one for one in self.samples if one[0] not in lost]
+        self.events = {text.replace("event ", "id") for _, text in self.bodies if text.startswith("event ")}
 
     @rule()
     def seal(self) -> None:
         before = self.store.stats()["position"]
         self.store.seal()
         assert self.store.stats()["position"] == before
-        assert self.store.stats()["journal_segments"] == 1
+        assert self.store.stats()["journal_segments"] <= 1
         self.changed = True
 
     @rule()
@@ -142,13 +236,30 @@ class Model(RuleBasedStateMachine):
             self.store.close()
             shutil.rmtree(self.folder)
 
+    def _point(self, agent: str, value: int) -> bytes:
+        self.number += 1
+        body: bytes = self.otlp.gauge("m", (self.number, float(value), {"agent": agent}))
+        return body
+
     def _append(self, signal: str, agent: str, seq: int, body: bytes) -> Receipt:
         receipt = self.store.append(Batch(signal, body, "", agent, "boot", seq), body).result()
+        assert not receipt.duplicate
+        self._took(receipt, agent, seq)
+        return receipt
+
+    def _took(self, receipt: Receipt, agent: str, seq: int) -> None:
         assert receipt.received > self.received
         self.received = receipt.received
-        self.high[agent] = seq
+        self.high[agent] = max(seq, self.high.get(agent, 0))
         self.changed = True
-        return receipt
+
+    def _die(self) -> None:
+        """Go on from a copy of the files as they lie."""
+        old, self.folder = self.folder, self._new_folder()
+        shutil.copytree(old, self.folder, dirs_exist_ok=True)
+        self.store.close()
+        shutil.rmtree(old)
+        self.changed = True
 
     def _new_folder(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.root))

@@ -186,6 +186,19 @@ def test_a_damaged_head_of_the_log_costs_nothing(tmp_path: Path, at: int) -> Non
     journal.close()
 
 
+def test_neither_position_nor_time_of_a_lost_row_is_given_again(tmp_path: Path) -> None:
+    written = fill(tmp_path, 3, size=9000)
+    content = log_of(tmp_path).read_bytes()
+    copy = flipped(tmp_path, content.rindex(written[-1].payload[-1000:]), 0)
+    journal = open_journal(copy)
+    assert pending(journal) == written[:-1]
+    assert (journal.next_seq, journal.received) == (4, written[-1].received)
+    journal.close()
+    again = open_journal(copy)
+    assert (again.next_seq, again.received) == (4, written[-1].received)
+    again.close()
+
+
 def test_a_segment_that_was_killed_at_birth_is_nothing(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.append([row(1)], {})

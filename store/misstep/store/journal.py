@@ -152,6 +152,7 @@ class Journal:
 
     def _read_segments(self, position: int) -> None:
         self._first: list[int] = []
+        self.next_seq = position + 1
         self._sweep()
         newest: Marks = {}
         found: list[tuple[int, Segment]] = []
@@ -167,7 +168,6 @@ class Journal:
         raise_marks(self.marks, newest)
         self._old = [segment for _, segment in found]
         self._first = [first for first, _ in found]
-        self.next_seq = position + 1
         for segment in self._old:
             self.next_seq = max(self.next_seq, segment.last() + 1)
             self.received = max(self.received, segment.received())
@@ -208,9 +208,12 @@ class Journal:
         if found.rows or found.marks:
             first = found.rows[0].seq if found.rows else int(path.name[:20])
             beside = path.with_name(path.stem + _RESCUED + SUFFIX)
-            rescued = Segment.create(beside, first, self.received, found.marks, found.rows)
+            # A row may be lost whose mark is not.
+            received = max([self.received, *(mark.received for mark in found.marks.values())])
+            rescued = Segment.create(beside, first, received, found.marks, found.rows)
         self._quarantine.mkdir(exist_ok=True)
         if found.lost:
+            self.next_seq = max(self.next_seq, found.lost[-1] + 1)
             _log.warning("%s is damaged; lost are the requests at positions %s", path, found.lost)
             (self._quarantine / f"{path.stem}.lost").write_text("".join(f"{seq}\n" for seq in found.lost))
         if segment is not None:
