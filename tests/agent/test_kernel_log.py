@@ -221,6 +221,19 @@ def test_a_lost_gpu_in_the_log_is_the_gpu_that_nvml_means(follow: Any, read_even
     assert nfs.attributes["misstep.entity"] == context.host.entity
 
 
+def test_a_fresh_line_of_a_file_happened_when_its_stamp_says(follow: Any, read_events: Any) -> None:
+    context, append, _ = follow
+    probe = KernelLogProbe(context)
+    assert probe.supported() == OK
+    append(f"4,1,{time.monotonic_ns() // 1000 - 3_000_000},-;three seconds ago", "4,2,5,-;recorded long ago")
+    out = Records(time.time_ns())
+    probe.check(out.now, out)
+    probe.close()
+    fresh, recorded = read_events(out.events)
+    assert 2.9e9 < out.now - fresh.time < 4e9
+    assert recorded.time == out.now
+
+
 def test_calm_lines_and_insides_of_traces_are_nobody_s_business() -> None:
     reader = Reader()
     assert reader.read(6, "EXT4-fs (vda): mounted filesystem") is None

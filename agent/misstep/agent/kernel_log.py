@@ -19,6 +19,8 @@ _CURSOR = "kernel_log"
 _RECORD_LIMIT = 8192
 _RECORDS_PER_CHECK = 4000
 _MESSAGES_PER_CHECK = 20
+_RECENT = 60_000_000_000
+"""A line of a file whose stamp lies so few nanoseconds back is of this boot; else it was recorded, and counts as of now."""
 _SEVERITY = (FATAL, FATAL, FATAL, ERROR, WARNING, INFO, INFO, INFO)
 
 
@@ -56,7 +58,7 @@ class KernelLogProbe:
 
     def check(self, now: int, out: Records) -> SourceState | None:
         """Read what was added."""
-        offset = now - time.monotonic_ns() if self._device else 0
+        uptime = time.monotonic_ns()
         quiet = 0
         read = self._read_device if self._device else self._read_file
         before = (self._sequence, self._offset)
@@ -82,7 +84,9 @@ class KernelLogProbe:
                 quiet += 1
                 if quiet > _MESSAGES_PER_CHECK:
                     continue
-            self._tell(out, line, priority, sequence, stamp * 1000 + offset if self._device else now, text)
+            age = uptime - stamp * 1000
+            when = now - age if self._device or 0 <= age < _RECENT else now
+            self._tell(out, line, priority, sequence, when, text)
         out.gap(
             "kernel", quiet - _MESSAGES_PER_CHECK, f"more than {_MESSAGES_PER_CHECK} kernel warnings at once"
         )

@@ -31,7 +31,7 @@ _EVENTS = {
     "nvlink_down": (xids.LINK, "sees an NVLink down"),
 }
 _STATES = {
-    "lost": (xids.LOST, "is lost"),
+    "lost": (xids.LOST, "does not answer the driver any more"),
     "reset_required": (xids.STOPPED, "must be reset"),
     "unresponsive": (xids.STOPPED, "makes the driver hang"),
 }
@@ -183,9 +183,11 @@ def _told(row: LogRow) -> tuple[str, str, dict[str, Any]] | None:
     if row.event == "hw.gpu.event":
         link = row.attributes.get(names.GPU_LINK, "")
         return kind, f"{statement}{f' (link {link})' if link else ''}", {}
+    if row.state == "lost":
+        kernel = bool(row.attributes.get(names.KERNEL_SEQUENCE))
+        return kind, "has fallen off the bus" if kernel else statement, {}
     said = f": {row.body}" if row.state == "unresponsive" and row.body else ""
-    by = " to the driver" if row.state == "lost" and row.attributes.get(names.KERNEL_SEQUENCE) else ""
-    return kind, f"{statement}{by}{said.partition(' for ')[0]}", {"lost": row.state == "lost"}
+    return kind, f"{statement}{said.partition(' for ')[0]}", {}
 
 
 def _observation(
