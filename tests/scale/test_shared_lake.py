@@ -180,9 +180,15 @@ def test_the_files_lie_on_s3(opener: Opener, s3: dict[str, str], monkeypatch: py
     for i in range(30):
         log(a, f"a{i:02}", "x", i)
         log(b, f"b{i:02}", "y", i)
+        gauge(a, float(i), "one")
+        gauge(b, float(i), "two")
     a.seal()
     b.seal()
+    before = a.view().ask("SELECT seq, ts, value FROM {samples} ORDER BY ALL")
     b.maintain()
     wait(a)
     assert lines(a) == lines(b) == [f"{c}{i:02}" for c in "ab" for i in range(30)]
-    assert a.stats()["table_files.logs"] == 1
+    stats = a.stats()
+    assert (stats["table_files.logs"], stats["table_files.samples"]) == (1, 1)
+    assert a.view().ask("SELECT seq, ts, value FROM {samples} ORDER BY ALL") == before
+    assert len(before) == 60
