@@ -78,6 +78,13 @@ def test_silence_without_a_job_is_not_called_health(answer: dict[str, Any], sess
     assert "no job has run yet" in report(answer, session, SCREEN, zone=UTC)
 
 
+def test_ranks_are_a_job(answer: dict[str, Any], session: dict[str, Any]) -> None:
+    answer["summary"] = {"jobs": {}, "ranks": {"moving": 3, "stopped": 1}}
+    text = report(answer, session, SCREEN, zone=UTC)
+    assert "nothing is wrong" in text
+    assert "3 ranks moving, 1 waiting" in text
+
+
 def test_recovered_is_a_short_note(answer: dict[str, Any], session: dict[str, Any]) -> None:
     answer["recovered"] = [{**INCIDENT, "id": str(i), "status": "recovered"} for i in range(5)]
     text = report(answer, session, SCREEN, zone=UTC)

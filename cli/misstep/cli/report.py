@@ -12,14 +12,22 @@ from misstep.cli.terminal import Terminal, clean, paint, plain
 from misstep.cli.times import clock, span
 from misstep.cli.verdict import gaps, moment_of, render
 
-_NOUNS = {"tasks": "task", "actors": "actor", "workers": "worker", "nodes": "node", "jobs": "job"}
+_NOUNS = {
+    "tasks": "task",
+    "actors": "actor",
+    "workers": "worker",
+    "nodes": "node",
+    "jobs": "job",
+    "ranks": "rank",
+}
 _STATES = {
     "FINISHED": "finished", "FAILED": "failed", "RUNNING": "running", "RUNNING_IN_RAY_GET": "waiting in ray.get",
     "RUNNING_IN_RAY_WAIT": "waiting in ray.wait", "ALIVE": "alive", "DEAD": "gone", "SUCCEEDED": "succeeded",
     "PENDING_NODE_ASSIGNMENT": "waiting for resources", "PENDING_ARGS_AVAIL": "waiting for arguments",
     "PENDING_CREATION": "being created", "RESTARTING": "restarting", "CREATED": "running", "unknown": "seen",
+    "stopped": "waiting", "silent": "not answering",
 }  # fmt: skip
-"""Ray's states as people say them; the others are said as they are, in small letters."""
+"""States of Ray and of ranks as people say them; the others are said as they are, in small letters."""
 _OVER = ("FINISHED", "FAILED", "SUCCEEDED", "STOPPED", "DEAD", "NIL", "unknown")
 
 
@@ -68,7 +76,7 @@ def counts(summary: Mapping[str, Mapping[str, int]], *, over: bool = False) -> s
     """
     parts = []
     for key, noun in _NOUNS.items():
-        if over and key in ("workers", "nodes", "actors"):
+        if over and key in ("workers", "nodes", "actors", "ranks"):
             continue
         states: dict[str, int] = {}
         for state, number in (summary.get(key) or {}).items():
@@ -120,7 +128,7 @@ def _state(
     if ended is not None and (at is None or ended <= at):
         how = "it vanished" if session["state"] == "lost" else "it ended"
         return f"nothing went wrong · {how} at {clock(ended, zone, today)}"
-    if not any((answer["summary"].get("jobs") or {}).values()):
+    if not any(any((answer["summary"].get(key) or {}).values()) for key in ("jobs", "ranks")):
         return f"no job has run yet · as of {clock(answer['as_of_ns'], zone, today)}"
     return f"nothing is wrong · as of {clock(answer['as_of_ns'], zone, today)}"
 

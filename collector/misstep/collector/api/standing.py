@@ -13,7 +13,14 @@ from misstep.store.view import View
 SETTLE_SECONDS = 3
 """Ray's workers send their events once a second and its GCS twice, so what belongs to an end is in after these."""
 
-_COUNTED = {"tasks": "task", "actors": "actor", "workers": "ray_worker", "nodes": "ray_node", "jobs": "job"}
+_COUNTED = {
+    "tasks": "task",
+    "actors": "actor",
+    "workers": "ray_worker",
+    "nodes": "ray_node",
+    "jobs": "job",
+    "ranks": "rank",
+}
 _TELLING = tuple(
     e.name
     for e in names.EVENTS
@@ -42,7 +49,7 @@ def unseen(view: View, session: str) -> list[dict[str, str]]:
 
 
 def summary(view: View, session: str) -> dict[str, dict[str, int]]:
-    """Tasks, actors, workers, nodes and jobs of a session by state."""
+    """Tasks, actors, workers, nodes, jobs and ranks of a session by state."""
     found: dict[str, dict[str, int]] = {}
     for title, kind in _COUNTED.items():
         states = Counter(row.state or "unknown" for row in view.entities(session=session, kind=kind))
