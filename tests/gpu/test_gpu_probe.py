@@ -160,6 +160,10 @@ def test_a_rank_that_holds_a_gpu_is_known_by_rank_container_and_pod(
         "hw.gpu.process.memory": 1 << 33, "hw.gpu.index": 3,
     }  # fmt: skip
     assert {key: held.attributes[key] for key in expected} == expected
+    control.set(3, lost=1)
+    one.until(lambda: one.of("hw.gpu.state", "lost"))
+    assert one.of("hw.gpu.state", "lost")[0].attributes["misstep.session"] == "local/torch/train.py/x"
+    control.set(3, lost=0)
     control.processes({})
     one.until(lambda: one.of("hw.gpu.process", "released"))
     assert "misstep.gpu" not in one.of("hw.gpu.process", "released")[0].attributes

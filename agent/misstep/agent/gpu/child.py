@@ -88,11 +88,13 @@ class Child:
     def _tick(self, library: Library, devices: list[Device], tick: int) -> None:
         if tick >= self._survey_due:
             self._survey_due = tick + _SURVEY
-            self._survey(library, devices)
+            self._survey(devices)
         self._sweep(devices, wire.FAST)
         if tick >= self._slow_due:
             self._slow_due = tick + _SLOW
             self._sweep(devices, wire.SLOW)
+            if not self._set:
+                self._listen(library, devices)
             for device in devices:
                 for link, kind, by in device.links.moved if device.links is not None else ():
                     self._out.send(b"E", wire.lines([(device.index, "link", link, kind, int(by))]))
@@ -103,15 +105,13 @@ class Child:
         for device in devices:
             self._tell(device.index, "state", device.state, device.said)
 
-    def _survey(self, library: Library, devices: list[Device]) -> None:
+    def _survey(self, devices: list[Device]) -> None:
         """Look again for what was not there, and at what seldom changes."""
         for device in devices:
             if not device.complete or not device.same_mode():
                 device.survey()
             if device.state == "ok":
                 self._tell(device.index, "fabric", *device.fabric())
-        if not self._set:
-            self._listen(library, devices)
 
     def _sweep(self, devices: list[Device], tier: bytes) -> None:
         values: list[float] = []

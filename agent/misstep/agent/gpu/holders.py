@@ -81,6 +81,11 @@ class Holders:
                 held.told = known
                 self._tell(gpu, held, process, out)
 
+    def session(self, gpu: Gpu) -> str:
+        """The session whose processes hold a GPU; empty where they are of several, or of none."""
+        found = {held.told[1] for key, held in self._held.items() if key[0] == gpu.pci and held.told}
+        return found.pop() if len(found) == 1 else ""
+
     def _adopt(self, process: Process, out: Records) -> None:
         """A process that nobody else claims belongs to the command under `misstep run` that started it."""
         if process.role in ("registered", "command") and "RANK" not in process.environment:

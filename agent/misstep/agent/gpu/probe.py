@@ -288,6 +288,7 @@ class GpuProbe:
         out.event(
             "hw.gpu.event",
             entity=one.entity if one is not None else self._context.host.entity,
+            session=self._holders.session(one) if one is not None else "",
             state=state,
             body=body,
             severity=severity,
@@ -301,6 +302,7 @@ class GpuProbe:
         out.event(
             event,
             entity=one.entity if one is not None else self._context.host.entity,
+            session=self._holders.session(one) if one is not None else "",
             state=state,
             body=body,
             severity=INFO if state == "ok" else ERROR,
