@@ -82,6 +82,18 @@ def test_a_lost_gpu_is_told_and_the_others_go_on(follow: Start, control: nvml.Co
     assert {key[2] for key in one.points if key[0] == "hw.power"} == {"0", "1", "2", "4", "5", "6", "7"}
 
 
+def test_a_gpu_that_was_lost_before_we_came_is_met_when_it_is_back(
+    follow: Start, control: nvml.Control
+) -> None:
+    control.set(4, lost=1)
+    one = follow(interval=0.02)  # so that the minute between surveys is short
+    one.until(lambda: one.of("hw.gpu.found"))
+    assert {event.attributes["hw.gpu.index"] for event in one.of("hw.gpu.found")} == {0, 1, 2, 3, 5, 6, 7}
+    control.set(4, lost=0)
+    one.until(lambda: ("hw.power", "0000:58:00", "4", "gpu") in one.points)
+    assert 4 in {event.attributes["hw.gpu.index"] for event in one.of("hw.gpu.found")}
+
+
 def test_events_of_the_driver_arrive_at_once(follow: Start, control: nvml.Control) -> None:
     one = follow(interval=2.0)
     one.until(lambda: one.points)

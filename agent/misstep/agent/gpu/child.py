@@ -40,6 +40,7 @@ class Child:
         self._slow_due = 0
         self._survey_due = _SURVEY
         self._next = 0
+        self._driver = ""
         self._event = Buffer(nvml.EVENT.size)
         self._set = 0
 
@@ -72,7 +73,8 @@ class Child:
         devices = [Device(library, index, self._place) for index in range(count)]
         for device in devices:
             device.survey()
-        self._out.send(b"G", wire.lines([(*device.identity(), driver) for device in devices]))
+        self._driver = driver
+        self._introduce(devices)
         self._listen(library, devices)
         begin, tick = time.monotonic(), 0
         while True:
@@ -105,6 +107,13 @@ class Child:
         for device in devices:
             self._tell(device.index, "state", device.state, device.said)
 
+    def _introduce(self, devices: list[Device]) -> None:
+        """Tell who the GPUs are; again when one that was lost at the start is back."""
+        rows = [(*device.identity(), self._driver) for device in devices]
+        if self._told.get((-1, "identity")) != rows:
+            self._told[-1, "identity"] = rows
+            self._out.send(b"G", wire.lines(rows))
+
     def _survey(self, devices: list[Device]) -> None:
         """Look again for what was not there, and at what seldom changes."""
         for device in devices:
@@ -112,6 +121,7 @@ class Child:
                 device.survey()
             if device.state == "ok":
                 self._tell(device.index, "fabric", *device.fabric())
+        self._introduce(devices)
 
     def _sweep(self, devices: list[Device], tier: bytes) -> None:
         values: list[float] = []

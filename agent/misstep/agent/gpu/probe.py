@@ -195,6 +195,8 @@ class GpuProbe:
         self._gpus = {gpu.index: gpu for gpu in (Gpu(self._context.host.id, row) for row in rows)}
         self._retry = _RETRY
         for gpu in self._gpus.values():
+            if not gpu.entity:
+                continue  # lost since before we came: it does not even tell its address
             out.event(
                 "hw.gpu.found",
                 entity=gpu.entity,
