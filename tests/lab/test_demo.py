@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -58,3 +59,17 @@ def test_a_healthy_job_raises_no_incident_and_leaves_nothing_behind() -> None:
     assert status == Exit.OK, narration
     assert answer == {"incidents": []}
     assert leftovers() <= before
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed: make torch")
+def test_a_rank_that_hangs_in_its_data_loader_is_blamed() -> None:
+    status, incident, narration = demo("hang")
+    assert status == Exit.OK, narration
+    assert incident["cause"] == "rank-stuck"
+    assert (incident["blamed"][0]["kind"], incident["blamed"][0]["name"]) == ("rank", "2")
+    assert "read_shard (train.py:" in incident["title"]
+    (stacks,) = [step for step in incident["chain"] if step["source"] == "torch_stacks"]
+    assert "3 of 4 in" in stacks["statement"]
+    assert "rank 2 in Shards.read_shard" in stacks["statement"]

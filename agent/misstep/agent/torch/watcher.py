@@ -1,7 +1,7 @@
 """The thread that asks ranks how they stand. It sleeps between questions and waits for nobody's answer.
 
 Each second every rank is asked for its status, 300 bytes. The Flight Recorder is read when a job's groups change, when
-a rank stands still or is gone, and each 30 s besides; stacks are taken with a reading of a job that stands still.
+a rank stands still or is gone, and each minute besides; stacks are taken with a reading of a job that stands still.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from misstep.agent.records import INFO, WARNING, Records
 from misstep.agent.torch import door, pyspy, recorder
 from misstep.agent.torch.door import Door
 from misstep.agent.torch.rank import Rank
+from misstep.agent.torch.recorder import NEWEST
 from misstep.core import names
 from misstep.core.errors import StorageError
 
@@ -27,7 +28,9 @@ INTERVAL = 1.0
 _SILENT = 0.9
 _OWN_STACKS = 0.5
 _TRACE = 1.0
-_REGULAR = 30.0
+_REGULAR = 60.0
+_FEW = 64
+"""Entries that are decoded at a regular reading; it compares sizes and types, and nobody waits for it."""
 _AGAIN = (0.0, 2.5, 6.0, 12.0, 24.0)
 """Seconds after a job was first seen to stand still at which it is read; afterwards once a minute."""
 _LATER = 60.0
@@ -239,7 +242,7 @@ class Watcher:
         out = Records(at)
         now = time.monotonic()
         for rank in ranks:
-            found = None if _is_stopped(rank.pid) else self._trace(rank)
+            found = None if _is_stopped(rank.pid) else self._trace(rank, _FEW if why == "moving" else NEWEST)
             state = why or ("stopped" if rank.stands(now) else "moving")
             if found is not None:
                 rank.names |= found.names
@@ -253,10 +256,12 @@ class Watcher:
             self._tell_stacks(ranks, at, out)
         self._keep(out)
 
-    def _trace(self, rank: Rank) -> recorder.Trace | None:
+    def _trace(self, rank: Rank, newest: int = NEWEST) -> recorder.Trace | None:
         """All of the Flight Recorder; None where the rank does not answer."""
         try:
-            found = recorder.read([door.trace(rank.server, handler, _TRACE) for handler in rank.handlers])
+            found = recorder.read(
+                [door.trace(rank.server, handler, _TRACE) for handler in rank.handlers], newest
+            )
         except (OSError, ValueError):
             return None
         rank.traced = ", ".join(found.unknown)

@@ -1,0 +1,122 @@
+"""What watching a training job costs: the agent's CPU and memory with 8 ranks, and what the hook takes inside a rank.
+
+    python -m bench.training [SECONDS]
+
+Eight ranks of torch call an all_reduce ten times a second. CPU is read from /proc: the agent's with its children, and in
+a rank that of the hook's two threads alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from misstep.agent.launch import TORCH_FOLDER, child_environment
+from misstep.lab.household import Household, free_ports
+from misstep.lab.service import Service
+
+RANKS = 8
+JOB = f"""
+import os, sys, time, torch, torch.distributed as dist
+torch.set_num_threads(1)
+for rank in range({RANKS}):
+    if not os.fork():
+        os.environ.update(RANK=str(rank), WORLD_SIZE="{RANKS}", MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[1])
+        dist.init_process_group("gloo")
+        value = torch.ones(64)
+        while True:
+            dist.all_reduce(value)
+            time.sleep(0.1)
+while True:
+    os.wait()
+"""
+HOOK_THREADS = ("misstep", "pt_workerserver")
+TICKS = os.sysconf("SC_CLK_TCK")
+START = 60.0
+
+
+def main(seconds: float) -> None:
+    with Household() as home:
+        service = Service(home)
+        service.start()
+        service.wait()
+        agent = _pid_of("misstep.agent", str(home.folder))
+        time.sleep(10)
+        before, memory = _share(agent, seconds), _pss(agent)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
+        environment |= child_environment(service.agent_url, environ=environment)
+        environment |= {
+            TORCH_FOLDER: service.environment["MISSTEP_AGENT_TORCH_FOLDER"],
+            "OMP_NUM_THREADS": "1",
+        }
+        home.start("ranks", [sys.executable, "-c", JOB, str(free_ports(1)[0])], environment)
+        ranks = _ranks(service)
+        held, started = [_threads(pid) for pid in ranks], time.monotonic()
+        share = _share(agent, seconds)
+        spent = time.monotonic() - started
+        own = [100 * (_threads(pid) - was) / spent for pid, was in zip(ranks, held, strict=True)]
+        print(f"agent without a rank: {before:.3f} % of a core, {memory / 1024:.1f} MiB PSS")
+        print(f"agent with {len(ranks)} ranks:  {share:.3f} % of a core, {_pss(agent) / 1024:.1f} MiB PSS")
+        print(f"inside a rank: {sum(own) / len(own):.4f} % of a core, at most {max(own):.4f} %")
+
+
+def _ranks(service: Service) -> list[int]:
+    """Pids of all ranks, once the agent has greeted them."""
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
+        rows = service.client().get("logs", event="torch.rank", limit=1000)["logs"]
+        pids = {
+            int(row["attributes"]["process.pid"])
+            for row in rows
+            if row["attributes"].get("torch.hook") == "yes"
+        }
+        if len(pids) == RANKS:
+            return sorted(pids)
+        time.sleep(0.5)
+    raise SystemExit("the ranks did not come up; is torch installed? make torch")
+
+
+def _share(pid: int, seconds: float) -> float:
+    """Percent of one core that a process and its ended children took."""
+    before, started = _cpu(pid), time.monotonic()
+    time.sleep(seconds)
+    return 100 * (_cpu(pid) - before) / (time.monotonic() - started)
+
+
+def _cpu(pid: int) -> float:
+    field = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, field[11:15])) / TICKS
+
+
+def _threads(pid: int) -> float:
+    """CPU seconds of the hook's threads in a rank, from the scheduler's nanoseconds: clock ticks are too coarse."""
+    total = 0.0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text().strip() in HOOK_THREADS:
+            total += int((task / "schedstat").read_text().split()[0]) / 1e9
+    return total
+
+
+def _pss(pid: int) -> int:
+    """KiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def _pid_of(module: str, folder: str) -> int:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (
+                module.encode() in (path / "cmdline").read_bytes()
+                and folder.encode() in (path / "environ").read_bytes()
+            ):
+                return int(path.name)
+        except OSError:
+            continue
+    raise SystemExit("the agent is gone")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 120.0)
