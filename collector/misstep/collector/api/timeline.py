@@ -68,7 +68,15 @@ _CALLED = {
     "host": names.HOST_NAME,
     "job": names.RAY_SUBMISSION,
 }
-_DETAILS = (names.XID, names.GPU_INDEX, names.RAY_ERROR_TYPE, names.EXIT_SIGNAL, names.EXIT_CODE, names.RAY_EXIT_TYPE, names.DROPPED)
+_DETAILS = (
+    names.XID,
+    names.GPU_INDEX,
+    names.RAY_ERROR_TYPE,
+    names.EXIT_SIGNAL,
+    names.EXIT_CODE,
+    names.RAY_EXIT_TYPE,
+    names.DROPPED,
+)
 _TITLES = {"ray_node": "node", "ray_worker": "worker"}
 _SHORT = 12
 _DEFINED = ("task", "actor", "ray_worker", "ray_node")
