@@ -104,7 +104,9 @@ def test_each_fault_has_its_cause(
     state: str,
     cause: str,
 ) -> None:
-    machine.run(lambda: machine.says("hw.gpu.found") and machine.probe._last)  # the first counters are known
+    machine.run(
+        lambda: machine.says("hw.gpu.found") and machine.probe._account._last
+    )  # the first counters are known
     machine.control.set(2, **fault)
     machine.run(lambda: machine.says(event, state))
     (incident,) = replayed(machine.rows, SESSION, extra=2)
