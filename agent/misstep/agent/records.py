@@ -110,6 +110,4 @@ class Records:
         return (sheet.encode(self.now, self.series, self.values) if self.series else b"") + self.encoded
 
     def __bool__(self) -> bool:
-        return bool(
-            self.events or self.lines or self.series or self.encoded or self.cursors or self.gaps
-        )
+        return bool(self.events or self.lines or self.series or self.encoded or self.cursors or self.gaps)

@@ -74,7 +74,7 @@ class GpuDemo(Demo):
 
     def also(self, shell: str) -> list[str]:
         """What was told of the GPUs."""
-        return [f"{shell} logs --event hw.gpu.process", f"{shell} query 'hw_power_watts'"]
+        return [f"{shell} logs --events --grep Xid", f"{shell} query hw_power_watts"]
 
     def _wait_for_ranks(self) -> dict[int, int]:
         """Pids by rank."""

@@ -174,7 +174,7 @@ def _claim(
         key=told.entity,
         healed=all(one.facts.get("over") for one in decisive) and not case.all(*_DEATHS),
         impact=impact,
-        more=("misstep logs --event hw.gpu.xid", "misstep logs --event hw.gpu.process"),
+        more=("misstep logs --events --grep Xid",) if _xid(case, told.kind) else (),
     )  # fmt: skip
 
 

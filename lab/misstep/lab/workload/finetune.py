@@ -94,8 +94,11 @@ def main():
     children = []
     for rank in range(options.ranks):
         environment = os.environ | {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(options.ranks),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1]),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(options.ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(server.getsockname()[1]),
         }
         children.append(subprocess.Popen([sys.executable, *sys.argv, "--rank"], env=environment))
     while all(child.poll() is None for child in children):
