@@ -200,11 +200,12 @@ def _follow(
         guilty = frozenset(kinds["skipped"])
         return Fault("skipped", guilty, wait, instead=_inside(ranks[min(guilty)]))
     if further:
-        # A ring of waits: the call that is oldest should have been made by those who are missing there.
-        oldest = min((fault.wait for fault in further), key=lambda one: one.since)
-        first = wait if wait.since <= oldest.since else oldest
-        guilty = frozenset(rank for rank in first.missing if rank in ranks)
-        return Fault("skipped", guilty, first, instead=_inside(ranks[min(guilty)])) if guilty else further[0]
+        # A ring of waits. The call in which most wait should have been made by those who are missing there; which of
+        # two was begun first says little, for whoever leaves a call out gets to its next one at once.
+        ring = [wait, *(fault.wait for fault in further)]
+        main = min(ring, key=lambda one: (-len(one.inside), one.since, one.group))
+        guilty = frozenset(rank for rank in main.missing if rank in ranks)
+        return Fault("skipped", guilty, main, instead=_inside(ranks[min(guilty)])) if guilty else further[0]
     return None
 
 
@@ -226,10 +227,11 @@ def _mismatch(ranks: Mapping[int, Standing], members: Mapping[str, frozenset[int
     ]
     if not differing:
         return None
-    (group, sequence), calls = min(
-        differing, key=lambda item: (min(c.created for c in item[1].values()), item[0])
-    )
-    guilty, right, tied = _minority(calls, ranks)
+    differing.sort(key=lambda item: (min(call.created for call in item[1].values()), item[0]))
+    group = differing[0][0][0]
+    # Of a running job few calls are known, and not the same ones of every rank: a later place may say who is right.
+    sides = [(*item, *_minority(item[1], ranks)) for item in differing if item[0][0] == group]
+    (group, sequence), calls, guilty, right, tied = next((one for one in sides if not one[-1]), sides[0])
     inside = frozenset(rank for rank in calls if ranks[rank].done.get(group, 0) < sequence)
     expected = calls[min(right)] if right else None
     wait = Wait(

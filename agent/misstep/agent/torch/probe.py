@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from misstep.agent import pids
 from misstep.agent.context import Context
@@ -17,9 +18,11 @@ from misstep.agent.torch import door, folders, pyspy
 from misstep.agent.torch.door import Door
 from misstep.agent.torch.jobs import Jobs
 from misstep.agent.torch.rank import Rank
-from misstep.agent.torch.watcher import Watcher
 from misstep.core import names
 from misstep.core.clock import SECOND
+
+if TYPE_CHECKING:
+    from misstep.agent.torch.watcher import Watcher
 
 _LIST_EVERY = 5 * SECOND
 _COARSE = 2 * SECOND
@@ -128,6 +131,8 @@ class TorchProbe:
             return
         rank = self._known[path] = Rank(knock.pid, pids.start_ticks(knock.pid), path)
         if self._watcher is None:
+            from misstep.agent.torch.watcher import Watcher  # here: most machines have no rank
+
             self._watcher = Watcher(self._context, self._hello, self._goodbye)
             self._watcher.start()
         self._watcher.take(rank)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -19,8 +18,9 @@ Stack = list[dict[str, Any]]
 
 def program() -> str:
     """Where py-spy is, or empty."""
-    beside = os.path.join(os.path.dirname(sys.executable), "py-spy")
-    return beside if os.access(beside, os.X_OK) else shutil.which("py-spy") or ""
+    folders = [os.path.dirname(sys.executable), *os.environ.get("PATH", "").split(os.pathsep)]
+    found = (os.path.join(folder, "py-spy") for folder in folders if folder)
+    return next((path for path in found if os.access(path, os.X_OK)), "")
 
 
 def dump(pids: Sequence[int], path: str) -> dict[int, Stack | str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from statistics import median
 from typing import Any
 
 from misstep.agent.torch.recorder import Collective, Position
@@ -84,7 +83,7 @@ class Rank:
         """Whether it has not moved for longer than it usually does, or does not answer."""
         if not self.steps:
             return False
-        usual = median(self._pauses) if self._pauses else 0.0
+        usual = sorted(self._pauses)[len(self._pauses) // 2] if self._pauses else 0.0
         return now - self.moved >= max(STOPPED, 3 * usual) or (
             self.silent > 0 and now - self.silent >= STOPPED
         )

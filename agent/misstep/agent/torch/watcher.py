@@ -34,7 +34,7 @@ _FEW = 64
 _AGAIN = (0.0, 2.5, 6.0, 12.0, 24.0)
 """Seconds after a job was first seen to stand still at which it is read; afterwards once a minute."""
 _LATER = 60.0
-_ROWS, _ROWS_STOPPED = 8, 24
+_ROWS, _ROWS_STOPPED = 16, 24
 
 
 class _Vigil:
