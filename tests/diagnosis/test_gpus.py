@@ -286,6 +286,24 @@ def test_a_worker_of_ray_that_died_with_its_gpu(captured: Any, name: str) -> Non
     assert crash.blamed[0]["name"] in incident.data["title"]
 
 
+def test_an_exception_in_a_worker_whose_gpu_was_lost(captured: Any) -> None:
+    replay = captured("actor_method")
+    (raised,) = replay.run()
+    pid = next(str(one["attributes"]["pid"]) for one in raised.blamed if one["attributes"].get("pid"))
+    any_row = next(row for row in replay.rows if row.session)
+    at, gpu = raised.data["onset_ns"] - SECOND, "gpu/3d1219c7c4c5/0000:38:00"
+    about = {"hw.id": "0000:38:00", "hw.gpu.index": "2"}
+    added = [
+        any_row._replace(
+            event="hw.gpu.process", entity=f"process/{HOST}/{pid}/1", state="held", ts=at - SECOND, body="",
+            attributes={**about, "misstep.gpu": gpu, "process.pid": pid},
+        ),
+        any_row._replace(event="hw.gpu.state", entity=gpu, session="", state="lost", ts=at, body="", attributes=about),
+    ]  # fmt: skip
+    replay.rows = [row._replace(seq=n, row=0) for n, row in enumerate([*added, *replay.rows], 1)]
+    assert verdicts(replay.run()) == [("gpu-lost", "gpu", "0000:38:00")]
+
+
 # -- what must stay quiet, or name somebody else ---------------------------------------------------------
 @pytest.mark.parametrize("code", [13, 31, 43, 45, 63, 92, 154, 999])
 def test_xids_that_blame_no_hardware(replayed: Diagnose, code: int) -> None:
@@ -315,6 +333,15 @@ def test_a_gpu_that_goes_long_after_the_death_of_its_rank_did_not_kill_it(replay
     story.dies(20, 1, "SIGSEGV")
     story.xid(28, 1, 79)
     assert [one.cause for one in replayed(story.rows, SESSION)] == ["native-crash"]
+
+
+def test_a_gpu_that_was_given_back_before_it_failed_is_not_its_concern(replayed: Diagnose) -> None:
+    story = Story()
+    story.add(
+        10, "hw.gpu.process", f"process/{HOST}/1001/77", "released", session=SESSION, pid=1001, more={"hw.id": story.pci(1)}
+    )  # fmt: skip
+    story.xid(60, 1, 79)
+    assert verdicts(replayed(story.rows, SESSION)) == []
 
 
 def test_errors_that_were_corrected_and_links_that_count_are_quiet(replayed: Diagnose) -> None:
