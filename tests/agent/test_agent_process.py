@@ -34,7 +34,6 @@ NEEDLESS = (
     "_ssl",
     "logging",
     "argparse",
-    "ctypes",
     "subprocess",
     "multiprocessing",
     "concurrent",

@@ -37,7 +37,7 @@ def captured(case: str, *, later: int = 3 * SURE) -> dict[int, Standing]:
 def test_a_missing_rank() -> None:
     fault = find(captured("hang"), GROUPS)
     assert fault is not None
-    assert (fault.kind, fault.ranks) == ("missing", {2})
+    assert (fault.kind, fault.ranks) == ("missing", frozenset({2}))
     assert (fault.wait.group, fault.wait.sequence, fault.wait.name) == ("0", 10, "all_reduce")
     assert fault.wait.inside == {0, 1, 3}
 
@@ -50,7 +50,7 @@ def test_a_reading_that_is_too_old_blames_nobody() -> None:
 def test_calls_in_another_order(case: str, culprit: int) -> None:
     fault = find(captured(case), GROUPS)
     assert fault is not None
-    assert (fault.kind, fault.ranks, fault.tied) == ("mismatch", {culprit}, False)
+    assert (fault.kind, fault.ranks, fault.tied) == ("mismatch", frozenset({culprit}), False)
     assert fault.instead is not None
     assert fault.expected is not None
     assert (fault.instead.name, fault.expected.name) == ("broadcast", "all_reduce")
@@ -59,7 +59,7 @@ def test_calls_in_another_order(case: str, culprit: int) -> None:
 def test_a_shape_that_differs_in_a_job_that_runs_on() -> None:
     fault = find(captured("shape_silent"), GROUPS)
     assert fault is not None
-    assert (fault.kind, fault.ranks) == ("mismatch", {1})
+    assert (fault.kind, fault.ranks) == ("mismatch", frozenset({1}))
     assert fault.instead is not None
     assert fault.instead.sizes == "[[256,256]]"
 
@@ -75,7 +75,7 @@ def test_where_few_calls_are_known_a_later_place_tells_who_is_right() -> None:
     }
     fault = find(cut, GROUPS)
     assert fault is not None
-    assert (fault.kind, fault.ranks, fault.tied) == ("mismatch", {1}, False)
+    assert (fault.kind, fault.ranks, fault.tied) == ("mismatch", frozenset({1}), False)
 
 
 def test_a_healthy_job_has_no_fault() -> None:
@@ -137,10 +137,10 @@ def test_whoever_stops_calling_is_blamed_and_nobody_else(
     ranks = run(held)
     fault = find(ranks, MEMBERS)
     assert fault is not None
-    assert (fault.kind, fault.ranks) == ("missing", {rank})
+    assert (fault.kind, fault.ranks) == ("missing", frozenset({rank}))
     frozen = find({**ranks, rank: ranks[rank]._replace(state="frozen")}, MEMBERS)
     assert frozen is not None
-    assert (frozen.kind, frozen.ranks) == ("frozen", {rank})
+    assert (frozen.kind, frozen.ranks) == ("frozen", frozenset({rank}))
 
 
 @given(PROGRAM)
@@ -162,7 +162,7 @@ def test_whoever_leaves_a_call_out_is_blamed(steps: int, rank: int, data: st.Dat
     calls = {key: call._replace(created=call.created + early) for key, call in ranks[rank].calls.items()}
     fault = find({**ranks, rank: ranks[rank]._replace(calls=calls)}, MEMBERS)
     assert fault is not None
-    assert (fault.kind, fault.ranks) == ("skipped", {rank})
+    assert (fault.kind, fault.ranks) == ("skipped", frozenset({rank}))
 
 
 @given(st.integers(2, 8), st.integers(0, 3), st.data())
@@ -172,7 +172,7 @@ def test_whoever_swaps_two_calls_is_blamed(steps: int, rank: int, data: st.DataO
     held[rank][place], held[rank][place + 1] = held[rank][place + 1], held[rank][place]
     fault = find(run(held), MEMBERS)
     assert fault is not None
-    assert (fault.kind, fault.ranks, fault.tied) == ("mismatch", {rank}, False)
+    assert (fault.kind, fault.ranks, fault.tied) == ("mismatch", frozenset({rank}), False)
 
 
 @given(st.integers(3, 8))
@@ -181,4 +181,4 @@ def test_between_two_ranks_the_one_that_breaks_its_habit_is_blamed(steps: int) -
     held[1][-2:] = held[1][-1:] + held[1][-2:-1]
     fault = find(run(held), MEMBERS)
     assert fault is not None
-    assert (fault.kind, fault.ranks, fault.tied) == ("mismatch", {1}, False)
+    assert (fault.kind, fault.ranks, fault.tied) == ("mismatch", frozenset({1}), False)
