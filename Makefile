@@ -6,7 +6,7 @@ SCENARIO ?= oom
 
 .PHONY: demo test torch check soak bench clean
 
-demo: $(VENV)/.demo ## one real fault, from probe to verdict
+demo: $(VENV)/.demo $(if $(filter hang,$(SCENARIO)),$(VENV)/.torch) ## one real fault, from probe to verdict
 	@$(BIN)/misstep demo $(SCENARIO)
 
 test: $(VENV)/.dev
@@ -41,7 +41,7 @@ $(VENV)/.dev: $(VENV)/.demo Makefile
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[scale]' 'hatchling>=1.27' 'hypothesis>=6.100' 'import-linter>=2.3' 'moto[s3,server]>=5.2,<6' 'mypy>=2.4,<3' 'nvidia-ml-py>=13,<14' 'opentelemetry-exporter-otlp-proto-grpc>=1.40' 'opentelemetry-exporter-otlp-proto-http>=1.40' 'pytest>=9,<10' 'pytest-timeout>=2.4' 'ruff>=0.17,<0.18' 'schemathesis>=4.32,<5'
 	@touch $@
 
-$(VENV)/.torch: pyproject.toml | $(VENV)/.dev
+$(VENV)/.torch: pyproject.toml | $(VENV)/.demo
 	@echo "Installing PyTorch into $(VENV)"
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[torch]'
 	@touch $@
