@@ -125,6 +125,7 @@ def test_samples_and_series(told: Store, otlp: Any) -> None:
         ({"misstep.session": otlp.session, "pid": "7"}, [22, 23], [22.0, 23.0])
     ]
     assert [one.ts.tolist() for one in view.samples("process.memory.usage", since=23)] == [[23]]
+    assert view.samples("process.memory.usage", since=1_000_000) == []
     assert [one.labels["pid"] for one in view.samples("process.memory.usage", until=23)] == ["7", "8"]
     assert view.samples("no.such") == []
     assert [(name, own) for _, name, own in view.series(labels={"pid": "8"})] == [

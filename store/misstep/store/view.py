@@ -200,7 +200,7 @@ class View:
         if limit is not None:
             query += " LIMIT ?"
             parameters.append(limit)
-        rows = self._reader.rows(query, parameters)
+        rows = self._reader.rows(query, parameters, after=_before(after))
         if newest:
             rows.reverse()
         if not rows:
@@ -247,6 +247,7 @@ class View:
         rows = self._reader.rows(
             f"SELECT {key} AS key, count(*) FROM {{logs}} l WHERE {where} GROUP BY key ORDER BY key",
             parameters,
+            after=_before(after),
         )
         return {str(key): int(number) for key, number in rows}
 
@@ -270,7 +271,9 @@ class View:
         values = np.asarray(found["value"], np.float64)
         told = values.view(np.uint64) != STALE
         ids, ts, values = np.asarray(found["series_id"])[told], np.asarray(found["ts"])[told], values[told]
-        starts: list[int] = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist()] if len(ids) else []
+        if not len(ids):
+            return []
+        starts: list[int] = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist()]
         ends = [*starts[1:], len(ids)]
         by_id = {int(ids[a]): (ts[a:b], values[a:b]) for a, b in zip(starts, ends, strict=True)}
         return [SeriesSamples(name, own, *by_id[id]) for id, own in known.items() if id in by_id]
@@ -346,6 +349,11 @@ class View:
         return self._known_resources
 
 
+def _before(after: tuple[int, int] | None) -> int:
+    """The last position none of whose rows is asked for."""
+    return -1 if after is None else after[0] - 1
+
+
 def _conditions(
     session: str | None,
     events: Sequence[str],
@@ -389,5 +397,5 @@ def _conditions(
     if until is not None:
         add("l.ts < ?", until)
     if after is not None:
-        add("(l.seq > ? OR (l.seq = ? AND l.row > ?))", after[0], after[0], after[1])
+        add("l.seq >= ? AND (l.seq > ? OR l.row > ?)", after[0], after[0], after[1])
     return " AND ".join(where), parameters
