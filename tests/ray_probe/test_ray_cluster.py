@@ -284,6 +284,7 @@ def test_the_token_is_the_owners_and_no_other(tmp_path: Path) -> None:
     link.symlink_to(path)
     assert api._token(process._replace(token=("", str(link)))) == ""
     assert api._token(process._replace(token=("", "/nonexistent"))) == ""
+    assert api._token(process._replace(token=("", str(tmp_path)))) == ""
 
 
 def test_a_process_that_is_no_more() -> None:

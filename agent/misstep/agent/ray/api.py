@@ -75,11 +75,15 @@ def _token(process: RayProcess) -> str:
         held = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return ""
-    with open(held, encoding="ascii", errors="replace") as file:
+    try:
         # The path is the user's to choose: what root can read and the user cannot must not be sent on.
-        if os.fstat(file.fileno()).st_uid != process.user:
+        if os.fstat(held).st_uid != process.user:
             return ""
-        token = file.read(4096).strip()
+        token = os.read(held, 4096).decode("ascii", "replace").strip()
+    except OSError:
+        return ""  # a folder
+    finally:
+        os.close(held)
     return token if token.isascii() and token.isprintable() else ""
 
 
