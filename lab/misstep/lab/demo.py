@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -89,7 +90,7 @@ class Verdict:
         self.job = job
 
 
-class Demo:
+class Demo(ABC):
     """One run of a scenario; what kind of job it is, subclasses know."""
 
     def __init__(self, scenario: Scenario, home: Household, narration: Narration, data: Path | None) -> None:
@@ -102,25 +103,25 @@ class Demo:
         self._watch: FaultWatch | None = None
         self._pid = 0
 
+    @abstractmethod
     def require(self) -> None:
         """See whether what it needs is installed.
 
         Raises:
             MissingExtraError: it is not.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self) -> None:
         """Start Misstep and the job, and watch for its fault."""
-        raise NotImplementedError
 
+    @abstractmethod
     def job_status(self, last: str) -> str:
         """RUNNING, or one of `misstep.lab.jobs.ENDED`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_mine(self, session: Mapping[str, object]) -> bool:
         """Whether a session of the collector is this job's."""
-        raise NotImplementedError
 
     def also(self, shell: str) -> list[str]:
         """Commands to try while it stays up, besides those that fit every job; ours begin with `shell`."""
