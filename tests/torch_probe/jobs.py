@@ -13,6 +13,8 @@ import time
 import torch
 import torch.distributed as dist
 
+from misstep import workload
+
 STEPS, WRONG, WORLD = 4000, 12, 4
 
 
@@ -39,8 +41,11 @@ def train(case: str, rank: int) -> None:
     for step in range(1, STEPS):
         wrong = step == WRONG
         dist.all_reduce(flag, group=half)
+        if case == "hang":
+            workload.advance(step, tokens=64, loss=1 / step)
         if wrong and case == "hang" and rank == 2:
-            load_batch()
+            with workload.phase("data"):
+                load_batch()
         if wrong and case == "pause" and rank == 0:
             save_checkpoint()
         if wrong and case == "spin" and rank == 1:

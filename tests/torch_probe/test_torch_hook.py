@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from misstep.agent.torch import progress
+
 ENDS = Path(__file__).parent / "ends.py"
 FLIGHT_RECORDER = (
     b"POST /handler/fr_trace_json HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -105,14 +107,34 @@ for _ in range(11):
 print(type(dist.distributed_c10d._pg_map) is dict, dist.distributed_c10d.__spec__.loader.__dict__.keys(), flush=True)
 def load_batch():
     time.sleep(60)
-load_batch()
+sys.stdin.readline()
+from misstep import workload
+with workload.step(11, tokens=64), workload.phase("data"):
+    load_batch()
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", code], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     yield process
     process.kill()
     process.communicate()
+
+
+def _begin_a_step(rank: subprocess.Popen[str], own: Path) -> progress.Told:
+    """What the script tells of its step, once it has begun one; the rest of the answer stays as it was."""
+    assert rank.stdin is not None
+    before = ask(own, b"s")
+    assert progress.part(before) == (before, progress.NOTHING)
+    rank.stdin.write("go on\n")
+    rank.stdin.flush()
+    for _ in range(200):
+        rest, told = progress.part(ask(own, b"s"))
+        assert rest == before
+        if told.phase:
+            return told
+        time.sleep(0.02)
+    raise AssertionError("no step was told")
 
 
 @pytest.mark.torch
@@ -130,6 +152,9 @@ def test_what_a_rank_tells(rank: subprocess.Popen[str], folder: Path) -> None:
     (state,) = json.loads(ask(own, b"s"))
     assert state["pg_status"]["0"]["last_enqueued_collective"] == "11"
     assert "entries" not in state
+    told = _begin_a_step(rank, own)
+    assert (told.step, told.phase, told.tokens, told.loss) == (11, "data", 0, None)
+    assert told.seconds < 5
     stacks = json.loads(ask(own, b"t"))
     assert stacks[0]["thread"] == "MainThread"
     assert stacks[0]["frames"][-1][0] == "load_batch"

@@ -111,6 +111,7 @@ def test_a_hang_is_told_with_the_line_and_in_time(seen: dict[str, Seen]) -> None
     (stacks,) = [step for step in incident["chain"] if step["source"] == "torch_stacks"]
     assert "3 of 4 in all_reduce ← train" in stacks["statement"]
     assert "rank 2 in load_batch" in stacks["statement"]
+    assert stacks["statement"].endswith("ranks 0, 1, 3 in step 12; rank 2 in step 12 (data)")
     assert (incident["opened_ns"] - incident["onset_ns"]) / SECOND < 40  # 8 where nothing else runs
 
 

@@ -112,6 +112,11 @@ RAY_ATTEMPT = "ray.task.attempt"
 RAY_TASK_NAME = "ray.task.name"
 RAY_JOB = "ray.job.id"
 RAY_ACTOR = "ray.actor.id"
+STEP = "training.step"  # as the script counts, told with misstep.workload
+PHASE = "training.phase"  # data, forward, backward, optimizer, checkpoint, eval, rollout, weight_sync
+PHASE_SECONDS = "training.phase.seconds"  # for how long the rank has been in it
+TOKENS = "training.tokens"  # of one step
+LOSS = "training.loss"
 RAY_ACTOR_CLASS = "ray.actor.class"
 RAY_WORKER = "ray.worker.id"
 RAY_NODE = "ray.node.id"
@@ -175,6 +180,10 @@ METRICS = (
     Metric("hw.gpu.memory.busy", "gauge", "1", "share of time in which its memory was read or written", _GPU),
     Metric("hw.gpu.memory.usage", "gauge", "By", "memory in use; of a MIG instance where the attribute names one", _GPU),
     Metric("hw.gpu.memory.limit", "gauge", "By", "memory of the GPU", _GPU),
+    Metric("training.step", "gauge", "{step}", "the step that a rank is in, as its script counts (`misstep.workload`)", (ENTITY, RANK)),
+    Metric("training.tokens", "sum", "{token}", "tokens of all its steps so far", (ENTITY, RANK)),
+    Metric("training.loss", "gauge", "1", "the loss that it told last", (ENTITY, RANK)),
+    Metric("training.phase.time", "sum", "s", "time that it spent in a phase, those phases that are over", (ENTITY, RANK, PHASE)),
     Metric("hw.power", "gauge", "W", "power drawn, mean of the last second on Ampere and later", _HARDWARE),
     Metric("hw.energy", "sum", "J", "energy used since the driver was loaded", _HARDWARE),
     Metric("hw.temperature", "gauge", "Cel", "temperature by sensor: gpu, memory", (*_HARDWARE, "hw.sensor_location")),

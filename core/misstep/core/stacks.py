@@ -99,6 +99,20 @@ def summary(stacks: Mapping[int, Stack]) -> str:
     return "; ".join(parts)
 
 
+def steps(told: Mapping[int, tuple[str, str]]) -> str:
+    """``ranks 0-2 in step 12 (backward); rank 3 in step 11 (data)``; empty where no rank tells.
+
+    Args:
+        told: step and phase of each rank, either of which may be empty.
+    """
+    places: dict[str, list[int]] = {}
+    for rank, (step, phase) in sorted(told.items()):
+        place = f"step {step} ({phase})" if step and phase else f"step {step}" if step else phase
+        if place:
+            places.setdefault(place, []).append(rank)
+    return "; ".join(f"{called(ranks)} in {place}" for place, ranks in sorted(places.items(), key=lambda item: (-len(item[1]), item[1])))  # fmt: skip
+
+
 def lines(tree: Sequence[Branch], indent: str = "") -> list[str]:
     """The tree as text: one line for each stretch that the same ranks share, ranks where they part."""
     found: list[str] = []

@@ -5,8 +5,9 @@ With the first process group two unix sockets appear in MISSTEP_TORCH_FOLDER, bo
     <pid namespace>-<pid>.fr   torch's own C++ worker server. `POST /handler/fr_trace_json` answers while the rank
                                hangs, even while C code holds the interpreter's lock.
     <pid namespace>-<pid>.py   this module's thread. A byte asks, four bytes of length and JSON answer:
-                               s state of every group (0.1 ms), h who this is, t stacks of its threads,
-                               d the Flight Recorder, where there is no worker server.
+                               s state of every group (0.1 ms), and the step and phase that the script tells
+                               with misstep.workload, h who this is, t stacks of its threads, d the Flight
+                               Recorder, where there is no worker server.
 
 Nothing is patched and nothing stays in torch: a dictionary that waits for the first group gives way to the plain one.
 No handler is written in Python: the worker server would call it while the interpreter ends, and take the process down.
@@ -174,7 +175,7 @@ class _Teller:
         import json
 
         if asked == b"s":
-            body = b"[" + b",".join(self._traces(False)) + b"]"
+            body = b"[" + b",".join([*self._traces(False), *_told()]) + b"]"
         elif asked == b"d":
             body = b"[" + b",".join(self._traces(True)) + b"]"
         elif asked == b"h":
@@ -226,6 +227,15 @@ class _Teller:
                 if name in environ
             },
         }  # fmt: skip
+
+
+def _told():
+    """Step and phase, where the script tells them; always the last in the answer."""
+    import json
+
+    progress = getattr(sys.modules.get("misstep.workload.progress"), "CURRENT", None)
+    if progress is not None and (progress.step >= 0 or progress.phase):
+        yield b'{"workload":' + json.dumps(progress.standing()).encode() + b"}"
 
 
 def _handlers():

@@ -17,6 +17,7 @@ from misstep.agent.series import Series, declared
 from misstep.agent.torch import door, folders, pyspy
 from misstep.agent.torch.door import Door
 from misstep.agent.torch.jobs import Jobs
+from misstep.agent.torch.progress import Points
 from misstep.agent.torch.rank import Rank
 from misstep.core import names
 from misstep.core.clock import SECOND
@@ -49,7 +50,7 @@ class TorchProbe:
         self._folders: list[str] = []
         self._stamps: dict[str, int] = {}
         self._list_due = 0
-        self._series: dict[str, tuple[Series, Series]] = {}
+        self._series: dict[str, tuple[Series, Series, Points]] = {}
         context.workload.want_stacks = self.want_stacks
 
     def supported(self) -> SourceState:
@@ -172,10 +173,16 @@ class TorchProbe:
                 names.SESSION: rank.session,
                 names.RANK: rank.number,
             }
-            held = declared("torch.collectives", labels), declared("torch.collectives.completed", labels)
+            held = (
+                declared("torch.collectives", labels),
+                declared("torch.collectives.completed", labels),
+                Points(labels),
+            )
             self._series[rank.path] = held
-        for series, value in zip(held, rank.totals(), strict=True):
+        begun, completed, points = held
+        for series, value in zip((begun, completed), rank.totals(), strict=True):
             out.point(series, value)
+        points.add(rank.workload, out)
 
     def _stacks_state(self) -> SourceState:
         if not pyspy.program():

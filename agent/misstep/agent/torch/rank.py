@@ -6,6 +6,7 @@ import json
 from collections import deque
 from typing import Any
 
+from misstep.agent.torch.progress import NOTHING
 from misstep.agent.torch.recorder import Collective, Position
 
 STOPPED = 2.0
@@ -26,6 +27,7 @@ class Rank:
         names: group name by `pg_id`.
     """
 
+        workload: what its script tells of its steps.
     def __init__(self, pid: int, start: int, path: str = "") -> None:
         self.pid, self.start, self.path = pid, start, path
         self.number = -1
@@ -37,6 +39,7 @@ class Rank:
         self.names: dict[str, str] = {}
         self.status = b""
         self.moved = 0.0
+        self.workload = NOTHING
         self.silent = 0.0
         self.steps = 0
         self.recording = True

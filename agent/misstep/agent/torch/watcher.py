@@ -17,7 +17,7 @@ from misstep.agent import procfs
 from misstep.agent.context import Context
 from misstep.agent.otlp import Value
 from misstep.agent.records import INFO, WARNING, Records
-from misstep.agent.torch import door, pyspy, recorder
+from misstep.agent.torch import door, progress, pyspy, recorder
 from misstep.agent.torch.door import Door
 from misstep.agent.torch.rank import Rank
 from misstep.agent.torch.recorder import NEWEST
@@ -148,6 +148,7 @@ class Watcher:
         return max(tick + INTERVAL, now + INTERVAL / 2)
 
     def _enter(self, poll: select.poll) -> None:
+                body, rank.workload = progress.part(body)
         with self._lock:
             fresh, self._fresh = self._fresh, []
         for rank in fresh:
@@ -281,6 +282,7 @@ class Watcher:
             attributes=attributes,
         )  # fmt: skip
 
+            **rank.workload.attributes(),
     def _tell_stacks(self, ranks: list[Rank], at: int, out: Records) -> None:
         found = pyspy.dump([rank.pid for rank in ranks], self._pyspy) if self._pyspy else {}
         self.refused = ""
@@ -294,7 +296,10 @@ class Watcher:
                 out.event(
                     "torch.stack", entity=rank.entity, session=rank.session,
                     body=json.dumps(held, separators=(",", ":")),
-                    attributes={names.RANK: rank.number, names.PID: rank.pid, names.READING: at, names.SOURCE: how},
+                    attributes={
+                        names.RANK: rank.number, names.PID: rank.pid, names.READING: at, names.SOURCE: how,
+                        **rank.workload.attributes(),
+                    },
                 )  # fmt: skip
 
     def _keep(self, out: Records) -> None:

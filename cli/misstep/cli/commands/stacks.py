@@ -69,7 +69,9 @@ def draw(records: Sequence[Mapping[str, Any]], *, threads: bool = False, color: 
     main = {rank: stack for (rank, thread), stack in held.items() if thread == "MainThread"}
     how = sorted({str(record["attributes"].get(names.SOURCE, "")) for record in records})
     head = f"{clock(_when(records))}  {clean(stacks.summary(main))}"
-    parts = [paint(head, "bold", on=color), *map(clean, stacks.lines(stacks.merge(main)))]
+    told = stacks.steps({int(r["attributes"].get(names.RANK, -1)): _step(r["attributes"]) for r in records})
+    parts = [paint(head, "bold", on=color), *([clean(told)] if told else [])]
+    parts += map(clean, stacks.lines(stacks.merge(main)))
     if threads:
         for thread in sorted({thread for _, thread in held if thread != "MainThread"}):
             others = {rank: stack for (rank, name), stack in held.items() if name == thread}
@@ -85,6 +87,11 @@ def _threads(record: Mapping[str, Any]) -> dict[tuple[int, str], list[stacks.Fra
         (rank, str(one.get("thread", ""))): stacks.frames(one.get("frames") or ())
         for one in json.loads(record["body"])
     }
+
+
+def _step(attributes: Mapping[str, Any]) -> tuple[str, str]:
+    """Step and phase, as the script told them with `misstep.workload`; empty where it did not."""
+    return str(attributes.get(names.STEP, "")), str(attributes.get(names.PHASE, ""))
 
 
 def _take(session: str) -> bool:
@@ -122,4 +129,4 @@ def _as_json(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rank": int(attributes.get(names.RANK, -1)), "pid": int(attributes.get(names.PID, 0)),
         "how": attributes.get(names.SOURCE, ""), "threads": json.loads(record["body"]),
-    }  # fmt: skip
+    } | {key: value for key, value in zip(("step", "phase"), _step(attributes), strict=True) if value}  # fmt: skip

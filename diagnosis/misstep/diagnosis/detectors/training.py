@@ -188,9 +188,10 @@ def _stacks(team: Team, wait: Wait, until: int) -> Observation | None:
     if not dumps:
         return None
     first = min(dumps)
+    steps = stacks.steps({n: (one.row.attributes.get(names.STEP, ""), one.row.attributes.get(names.PHASE, "")) for n, one in dumps.items()})  # fmt: skip
     return Observation(
         kind="ranks.stand", entity=team.members[first].entity, name=stacks.called(dumps), ts=min(one.ts for one in dumps.values()),
-        statement=f"stand: {stacks.summary({n: one.frames for n, one in dumps.items()})}", source="torch_stacks",
+        statement=f"stand: {stacks.summary({n: one.frames for n, one in dumps.items()})}" + (f"; {steps}" if steps else ""), source="torch_stacks",
         links=frozenset({LINK}), evidence=of_rows([one.row for one in dumps.values()]),
     )  # fmt: skip
 
