@@ -338,7 +338,7 @@ def test_a_gpu_that_goes_long_after_the_death_of_its_rank_did_not_kill_it(replay
 def test_a_gpu_that_was_given_back_before_it_failed_is_not_its_concern(replayed: Diagnose) -> None:
     story = Story()
     story.add(
-        10, "hw.gpu.process", f"process/{HOST}/1001/77", "released", session=SESSION, pid=1001, more={"hw.id": story.pci(1)}
+        10, "hw.gpu.process", f"process/{HOST}/1001/77", "released", session=SESSION, pid=1001, more={"misstep.gpu": story.gpu(1)}
     )  # fmt: skip
     story.xid(60, 1, 79)
     assert verdicts(replayed(story.rows, SESSION)) == []

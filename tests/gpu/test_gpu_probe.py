@@ -14,7 +14,7 @@ import pytest
 
 from misstep.agent.gpu import holders, throttle
 from misstep.agent.gpu import probe as gpu_probe
-from misstep.agent.gpu.cgroup import owner
+from misstep.agent.owners import owner
 from misstep.agent.workload import Process
 from misstep.core import names
 from misstep.lab import nvml
@@ -178,7 +178,45 @@ def test_a_rank_that_holds_a_gpu_is_known_by_rank_container_and_pod(
     control.set(3, lost=0)
     control.processes({})
     one.until(lambda: one.of("hw.gpu.process", "released"))
-    assert "misstep.gpu" not in one.of("hw.gpu.process", "released")[0].attributes
+    assert one.of("hw.gpu.process", "released")[0].attributes["misstep.gpu"] == f"{GPU}0000:48:00"
+
+
+@pytest.mark.parametrize("restricted", [0, 1])
+def test_processes_of_mig_instances_are_told_with_and_without_privilege(
+    follow: Start, control: nvml.Control, restricted: int
+) -> None:
+    control.set("driver", restricted=restricted)
+    control.set(0, mig=2)
+    control.add(0, "process", 4711, 1 << 30, 1, 0)
+    control.add(0, "process", 4711, 1 << 30, 2, 0)
+    one = follow()
+    one.context.workload.add(Process(4711, 1))
+    one.until(lambda: len(one.of("hw.gpu.process", "held")) == 2)
+    instances = {event.attributes["misstep.gpu.instance"] for event in one.of("hw.gpu.process")}
+    assert instances == {f"{GPU}0000:18:00/1", f"{GPU}0000:18:00/2"}
+    found = one.of("hw.gpu.instance")
+    assert {event.attributes["misstep.entity"] for event in found} == instances
+    assert {event.attributes["hw.gpu.uuid"][:4] for event in found} == {"MIG-"}
+
+
+def test_one_that_gives_back_an_instance_and_keeps_another_still_uses_the_gpu(
+    follow: Start, control: nvml.Control
+) -> None:
+    control.set(0, mig=2)
+    control.add(0, "process", 4711, 1 << 30, 1, 0)
+    control.add(0, "process", 4711, 1 << 30, 2, 0)
+    one = follow(interval=0.05)
+    one.context.workload.add(Process(4711, 1))
+    one.until(lambda: len(one.of("hw.gpu.process", "held")) == 2)
+    for left in (1, 0):
+        control.clear()
+        control.set(0, mig=2)
+        if left:
+            control.add(0, "process", 4711, 1 << 30, 2, 0)
+        one.until(lambda left=left: len(one.of("hw.gpu.process", "released")) == 2 - left)
+    first, last = (event.attributes for event in one.of("hw.gpu.process", "released"))
+    assert ("misstep.gpu" in first, first["misstep.gpu.instance"]) == (False, f"{GPU}0000:18:00/1")
+    assert (last["misstep.gpu"], last["misstep.gpu.instance"]) == (f"{GPU}0000:18:00", f"{GPU}0000:18:00/2")
 
 
 def test_a_holder_is_told_again_when_its_session_is_known(
@@ -235,6 +273,21 @@ def test_an_unknown_holder_is_asked_for(follow: Start, control: nvml.Control) ->
             "/kubepods/burstable/pod5f1c9a00-1111-2222-3333-444455556666/" + "cd" * 32,
             {"k8s.pod.uid": "5f1c9a00-1111-2222-3333-444455556666", "container.id": "cd" * 32},
         ),
+        (
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod5f1c9a00_1111_2222_3333_444455556666.slice/crio-" + "cd" * 32 + ".scope",
+            {"k8s.pod.uid": "5f1c9a00-1111-2222-3333-444455556666", "container.id": "cd" * 32},
+        ),
+        (
+            "/system.slice/containerd.service/kubepods-besteffort-pod5f1c9a00_1111_2222_3333_444455556666.slice:cri-containerd:" + "cd" * 32,
+            {"k8s.pod.uid": "5f1c9a00-1111-2222-3333-444455556666", "container.id": "cd" * 32},
+        ),
+        (
+            "/system.slice/docker-" + "0f" * 32 + ".scope/kubelet.slice/kubelet-kubepods-pod5f1c9a00_1111_2222_3333_444455556666.slice/cri-containerd-" + "cd" * 32 + ".scope/init.scope",
+            {"k8s.pod.uid": "5f1c9a00-1111-2222-3333-444455556666", "container.id": "cd" * 32},
+        ),
+        ("/kubepods/pod" + "0a" * 16 + "/" + "cd" * 32, {"k8s.pod.uid": "0a" * 16, "container.id": "cd" * 32}),
+        ("/../../kubepods/burstable/pod5f1c9a00-1111-2222-3333-444455556666/" + "cd" * 32, {"k8s.pod.uid": "5f1c9a00-1111-2222-3333-444455556666", "container.id": "cd" * 32}),
+        ("/machine.slice/libpod-" + "cd" * 32 + ".scope/container", {"container.id": "cd" * 32}),
         ("/slurm/uid_1000/job_812/step_0", {"slurm.job.id": "812", "slurm.step.id": "0"}),
         ("/system.slice/slurmstepd.scope/job_7/step_batch/user/task_0", {"slurm.job.id": "7", "slurm.step.id": "batch"}),
     ],

@@ -168,6 +168,38 @@ def test_relations_begin_with_their_event_and_end_with_either_side(told: Store, 
     assert [r.source for r in view.relations(target=NODE, at=33)] == ["ray_worker/w2"]
 
 
+def test_a_process_uses_several_gpus_until_it_gives_each_back(open_store: Opener, otlp: Any) -> None:
+    store = open_store()
+    rank, first, second = "process/h/7/1", "gpu/h/0000:18:00", "gpu/h/0000:28:00"
+
+    def held(ts: int, state: str, gpu: str, process: str = rank) -> Any:
+        return otlp.event("hw.gpu.process", ts, process, state, misstep__gpu=gpu)
+
+    otlp.send(
+        store, "logs", otlp.log(held(10, "held", first), held(11, "held", second), held(12, "held", first))
+    )
+    otlp.send(store, "logs", otlp.log(held(13, "held", first, "process/h/8/1")))
+    otlp.send(store, "logs", otlp.log(held(20, "released", first), held(30, "held", first)))
+    otlp.send(store, "logs", otlp.log(otlp.event("process.exit", 40, rank, "killed")))
+    assert [(r.source, r.target, r.valid_from, r.valid_to) for r in store.view().relations()] == [
+        (rank, first, 10, 20),
+        (rank, second, 11, 40),
+        ("process/h/8/1", first, 13, None),
+        (rank, first, 30, 40),
+    ]
+
+
+def test_a_process_is_in_its_container_and_that_in_its_pod(open_store: Opener, otlp: Any) -> None:
+    store = open_store()
+    place = {"misstep__container": "container/c1", "misstep__pod": "pod/u1"}
+    otlp.send(store, "logs", otlp.log(otlp.event("process.start", 10, "process/h/7/1", **place)))
+    otlp.send(store, "logs", otlp.log(otlp.event("process.exit", 40, "process/h/7/1", "exited")))
+    assert [(r.source, r.relation, r.target, r.valid_to) for r in store.view().relations()] == [
+        ("container/c1", "in", "pod/u1", None),
+        ("process/h/7/1", "in", "container/c1", 40),
+    ]
+
+
 def test_a_view_of_the_past_sees_what_was_known_then(open_store: Opener, otlp: Any, clock: Any) -> None:
     store = open_store()
     moments = []

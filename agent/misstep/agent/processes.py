@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from misstep.agent import owners
 from misstep.agent.context import Context
 from misstep.agent.exits import ExitProbe, Exits
 from misstep.agent.otlp import Value
@@ -136,6 +137,7 @@ class ProcessProbe:
             names.PARENT_ENTITY: self._workload.entity(parent) if parent is not None else "",
             names.COMMAND: process.command,
             names.CGROUP: process.cgroup,
+            **owners.entities(process.cgroup),
             names.RAY_SESSION_NAME: process.ray_session,
             names.RANK: process.environment.get("RANK", ""),
             names.WORLD_SIZE: process.environment.get("WORLD_SIZE", ""),

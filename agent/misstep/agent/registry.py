@@ -9,6 +9,8 @@ from misstep.agent.host import HostProbe
 from misstep.agent.host_slow import SlowHostProbe
 from misstep.agent.infiniband import InfinibandProbe
 from misstep.agent.kernel_log import KernelLogProbe
+from misstep.agent.kubelet.allocations import Allocations
+from misstep.agent.kubelet.probe import PodResourcesProbe
 from misstep.agent.probe import Probe
 from misstep.agent.processes import ProcessProbe
 from misstep.agent.ray import assembly as ray
@@ -19,11 +21,13 @@ def probes(context: Context) -> list[Probe]:
     """All probes, in the order in which a tick calls them; what later ones need of earlier ones stands in `Workload`."""
     exits = Exits()
     exit_probe = ExitProbe(exits)
+    allocations = Allocations()
     return [
         exit_probe,
         ProcessProbe(context, exits, exit_probe),
         KernelLogProbe(context),
-        GpuProbe(context),
+        GpuProbe(context, allocations),
+        PodResourcesProbe(context, allocations),
         HostProbe(context),
         SlowHostProbe(context),
         InfinibandProbe(context),

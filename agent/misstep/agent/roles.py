@@ -12,7 +12,7 @@ WANTED = frozenset((
     "RAY_AUTH_TOKEN_PATH", "RAY_enable_ray_event", "RAY_enable_core_worker_ray_event_to_aggregator",
     "RAY_DASHBOARD_AGGREGATOR_AGENT_EVENTS_EXPORT_ADDR", "MISSTEP_STARTED_BY", "MISSTEP_TORCH_FOLDER",
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID",
-    "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID",
+    "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID", "HOSTNAME",
 ))  # fmt: skip
 """Environment variables that are read; names, ids and switches, no secrets."""
 

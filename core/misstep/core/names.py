@@ -30,6 +30,8 @@ class Event(NamedTuple):
         relates: ``(from attribute, relation, to attribute)``: both attributes hold ``kind/id``, and the
             store derives an interval of that relation which begins with the event.
         ends: states in which the subject ceases to exist, and its relations with it.
+        parts: states in which what the event relates is parted again. Such a relation may hold with several at
+            once; any other ends when its source begins it with another.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Event(NamedTuple):
     body: str = "text"
     relates: tuple[tuple[str, str, str], ...] = ()
     ends: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 # -- attributes -----------------------------------------------------------------------------------
@@ -53,6 +56,8 @@ WORKER_ENTITY = "misstep.worker"
 ACTOR_ENTITY = "misstep.actor"
 JOB_ENTITY = "misstep.job"
 PARENT_ENTITY = "misstep.parent"
+CONTAINER_ENTITY = "misstep.container"  # kind/id of the container that a process runs in
+POD_ENTITY = "misstep.pod"
 
 HOST_ID = "host.id"
 HOST_NAME = "host.name"
@@ -83,6 +88,7 @@ HW_MODEL = "hw.model"
 DRIVER_VERSION = "hw.driver_version"
 MIG_INSTANCE = "hw.gpu.mig.instance"  # GPU instance/compute instance
 GPU_ENTITY = "misstep.gpu"  # kind/id of the GPU that a process holds
+MIG_ENTITY = "misstep.gpu.instance"  # kind/id of the MIG instance of it
 GPU_INDEX = "hw.gpu.index"  # as NVML and nvidia-smi count them
 GPU_UUID = "hw.gpu.uuid"
 GPU_MEMORY = "hw.gpu.process.memory"  # bytes of GPU memory that a process holds
@@ -90,7 +96,10 @@ GPU_LINK = "hw.gpu.nvlink"  # number of an NVLink
 GPU_REASON = "hw.gpu.throttle.reason"
 GPU_VALUE = "hw.gpu.value"  # what an event of a GPU brought: a counter, a recovery action
 POD = "k8s.pod.uid"
+POD_NAME = "k8s.pod.name"
+NAMESPACE = "k8s.namespace.name"
 CONTAINER = "container.id"
+CONTAINER_NAME = "k8s.container.name"
 SLURM_JOB = "slurm.job.id"
 SLURM_STEP = "slurm.step.id"
 RANK = "torch.rank"
@@ -103,6 +112,11 @@ SIZES = "torch.sizes"  # of the inputs, as JSON
 DTYPES = "torch.dtypes"
 READING = "torch.reading"  # Unix nanoseconds; what was read of several ranks at one time carries the same
 BACKEND = "torch.backend"
+STEP = "training.step"  # as the script counts, told with misstep.workload
+PHASE = "training.phase"  # data, forward, backward, optimizer, checkpoint, eval, rollout, weight_sync
+PHASE_SECONDS = "training.phase.seconds"  # for how long the rank has been in it
+TOKENS = "training.tokens"  # of one step
+LOSS = "training.loss"
 EXIT_CODE = "process.exit.code"
 EXIT_SIGNAL = "process.exit.signal"  # name, for example SIGSEGV
 
@@ -112,11 +126,6 @@ RAY_ATTEMPT = "ray.task.attempt"
 RAY_TASK_NAME = "ray.task.name"
 RAY_JOB = "ray.job.id"
 RAY_ACTOR = "ray.actor.id"
-STEP = "training.step"  # as the script counts, told with misstep.workload
-PHASE = "training.phase"  # data, forward, backward, optimizer, checkpoint, eval, rollout, weight_sync
-PHASE_SECONDS = "training.phase.seconds"  # for how long the rank has been in it
-TOKENS = "training.tokens"  # of one step
-LOSS = "training.loss"
 RAY_ACTOR_CLASS = "ray.actor.class"
 RAY_WORKER = "ray.worker.id"
 RAY_NODE = "ray.node.id"
@@ -171,6 +180,10 @@ METRICS = (
     Metric("process.state", "gauge", "1", "1 for the state letter of /proc/<pid>/stat that the attribute names", (*_PROCESS, "process.state")),
     Metric("torch.collectives", "sum", "{collective}", "collectives that a rank has begun, in all its groups", (ENTITY, RANK)),
     Metric("torch.collectives.completed", "sum", "{collective}", "collectives of a rank that came to their end", (ENTITY, RANK)),
+    Metric("training.step", "gauge", "{step}", "the step that a rank is in, as its script counts (`misstep.workload`)", (ENTITY, RANK)),
+    Metric("training.tokens", "sum", "{token}", "tokens of all its steps so far", (ENTITY, RANK)),
+    Metric("training.loss", "gauge", "1", "the loss that it told last", (ENTITY, RANK)),
+    Metric("training.phase.time", "sum", "s", "time that it spent in a phase, those phases that are over", (ENTITY, RANK, PHASE)),
     Metric("cgroup.memory.usage", "gauge", "By", "memory charged to a workload's cgroup", ("cgroup",)),
     Metric("cgroup.memory.limit", "gauge", "By", "the cgroup's limit", ("cgroup",)),
     Metric("cgroup.memory.oom_kills", "sum", "{process}", "processes of the cgroup that the kernel killed for want of memory", ("cgroup",)),
@@ -180,10 +193,6 @@ METRICS = (
     Metric("hw.gpu.memory.busy", "gauge", "1", "share of time in which its memory was read or written", _GPU),
     Metric("hw.gpu.memory.usage", "gauge", "By", "memory in use; of a MIG instance where the attribute names one", _GPU),
     Metric("hw.gpu.memory.limit", "gauge", "By", "memory of the GPU", _GPU),
-    Metric("training.step", "gauge", "{step}", "the step that a rank is in, as its script counts (`misstep.workload`)", (ENTITY, RANK)),
-    Metric("training.tokens", "sum", "{token}", "tokens of all its steps so far", (ENTITY, RANK)),
-    Metric("training.loss", "gauge", "1", "the loss that it told last", (ENTITY, RANK)),
-    Metric("training.phase.time", "sum", "s", "time that it spent in a phase, those phases that are over", (ENTITY, RANK, PHASE)),
     Metric("hw.power", "gauge", "W", "power drawn, mean of the last second on Ampere and later", _HARDWARE),
     Metric("hw.energy", "sum", "J", "energy used since the driver was loaded", _HARDWARE),
     Metric("hw.temperature", "gauge", "Cel", "temperature by sensor: gpu, memory", (*_HARDWARE, "hw.sensor_location")),
@@ -223,7 +232,7 @@ EVENTS = (
         ("ok", "unsupported", "failing", "off"),
     ),
     Event("agent.gap", "host", "records or points that were dropped or could not be read, with their number", body="reason"),
-    Event("process.start", "process", "a workload process was seen first", relates=((ENTITY, "runs_on", NODE_ENTITY), (ENTITY, "child_of", PARENT_ENTITY))),
+    Event("process.start", "process", "a workload process was seen first", relates=((ENTITY, "runs_on", NODE_ENTITY), (ENTITY, "child_of", PARENT_ENTITY), (ENTITY, "in", CONTAINER_ENTITY), (CONTAINER_ENTITY, "in", POD_ENTITY))),
     Event("process.exit", "process", "a workload process is gone; exit code or signal where they can be known", ("exited", "killed", "unknown"), ends=("exited", "killed", "unknown")),
     Event("process.exception", "process", "an uncaught Python exception ended a process that runs under `misstep run`, or one of its threads (`thread.name`)", body="traceback"),
     Event("command.start", "process", "`misstep run` started a command"),
@@ -244,7 +253,9 @@ EVENTS = (
         "hw.gpu.event", "gpu", "NVML told of something, or a counter of its rose",
         ("xid", "ecc_uncorrected", "ecc_storm", "retirement", "remap_pending", "remap_failed", "poison", "unavailable", "recovery_action", "mig", "nvlink_down", "nvlink_up", "nvlink_errors", "fabric", "throttled", "throttle_end", "other"),
     ),
-    Event("hw.gpu.process", "process", "a process holds a GPU, or held it: who it is, its rank, container and pod", ("held", "released"), relates=((ENTITY, "uses", GPU_ENTITY),)),
+    Event("hw.gpu.process", "process", "a process holds a GPU, or held it: who it is, its rank, container and pod", ("held", "released"), relates=((ENTITY, "uses", GPU_ENTITY), (ENTITY, "uses", MIG_ENTITY)), parts=("released",)),
+    Event("hw.gpu.instance", "gpu", "an instance of MIG was found on a GPU", relates=((ENTITY, "part_of", GPU_ENTITY),)),
+    Event("hw.gpu.allocation", "gpu", "kubelet gave the GPU, a share of it or a MIG instance to a container, or took it back; withdrawn: it no longer has the GPU to give", ("given", "returned", "withdrawn", "offered"), relates=((POD_ENTITY, "holds", ENTITY),), parts=("returned",)),
     Event("kernel.device", "host", "a device or file server failed, corrected an error or came back, says the kernel: `kernel.subject` tells the kind, `hw.id` which", ("failed", "corrected", "recovered"), "kernel line"),
     Event("kernel.message", "host", "any other kernel record of severity warning or worse", body="kernel line"),
     Event("ray.node.definition", "ray_node", "a Ray node joined", body="json"),
@@ -273,6 +284,7 @@ SOURCES = {
     "process_exits": "exit codes and signals (kernel process connector)",
     "kernel_log": "kernel log (/dev/kmsg)",
     "gpu": "NVIDIA GPUs (NVML)",
+    "pod_resources": "which GPU kubelet gave to which container (pod-resources socket)",
     "infiniband": "InfiniBand and RoCE ports (/sys/class/infiniband)",
     "ray_events": "Ray's event stream",
     "ray_metrics": "Ray's Prometheus ports",

@@ -35,6 +35,8 @@ class AgentSettings:
     """Where kernel records are read; a file of recorded lines serves for tests."""
     nvml_library: str = "libnvidia-ml.so.1"
     """NVIDIA's management library: a name for the loader, or a path."""
+    kubelet_socket: str = "/var/lib/kubelet/pod-resources/kubelet.sock"
+    """Where kubelet says which GPU it gave to which container; empty means that it is not asked."""
     ray_folder: str = ""
     """Only Ray sessions below this folder are watched; empty means every Ray of this machine."""
     torch_folder: str = ""

@@ -85,7 +85,14 @@ def _values(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 _ENDS = _values([(event.name, state) for event in names.EVENTS for state in event.ends])
-_RELATES = _values([(event.name, *relation) for event in names.EVENTS for relation in event.relates])
+_RELATES = _values(
+    [
+        (event.name, *relation, "each" if event.parts else "")
+        for event in names.EVENTS
+        for relation in event.relates
+    ]
+)
+_PARTS = _values([(event.name, state) for event in names.EVENTS for state in event.parts])
 
 _TOLD = """
 SELECT session, ts, event, state, attributes FROM {logs}
@@ -119,30 +126,35 @@ LEFT JOIN (VALUES {_ENDS}) d(event, state) ON d.event = l.event AND d.state = l.
 ORDER BY l.first_seen, l.entity
 """
 
-# A relation begins with its event. It ends when either side ends, or when its source begins the same relation with another.
+# A relation begins with its event. It ends when either side ends, or when its source begins the same relation with another;
+# one that an event can part holds with several at once, and ends with that event.
 _RELATIONS = f"""
-WITH declared(event, source, relation, target) AS (VALUES {_RELATES}),
+WITH declared(event, source, relation, target, many) AS (VALUES {_RELATES}),
 told AS (
-  SELECT l.session, l.ts, l.seq, l.row, d.relation,
+  SELECT l.session, l.ts, l.seq, l.row, d.relation, d.many,
     CASE WHEN d.source = '{names.ENTITY}' THEN l.entity ELSE l.attributes[d.source] END AS source,
-    CASE WHEN d.target = '{names.ENTITY}' THEN l.entity ELSE l.attributes[d.target] END AS target
+    CASE WHEN d.target = '{names.ENTITY}' THEN l.entity ELSE l.attributes[d.target] END AS target,
+    (l.event, l.state) IN (VALUES {_PARTS}) AS parts
   FROM {{logs}} l JOIN declared d ON l.event = d.event
+), strand AS (
+  SELECT *, CASE WHEN many = '' THEN '' ELSE target END AS strand FROM told WHERE source <> '' AND target <> ''
 ), begun AS (
-  SELECT *, target IS DISTINCT FROM lag(target) OVER w AS turned FROM told
-  WHERE source <> '' AND target <> '' WINDOW w AS (PARTITION BY source, relation ORDER BY ts, seq, row)
+  SELECT *, (target, parts) IS DISTINCT FROM lag((target, parts)) OVER w AS turned FROM strand
+  WINDOW w AS (PARTITION BY source, relation, strand ORDER BY ts, seq, row)
 ), island AS (
-  SELECT *, sum(turned::INT) OVER (PARTITION BY source, relation ORDER BY ts, seq, row) AS island FROM begun
+  SELECT *, sum(turned::INT) OVER (PARTITION BY source, relation, strand ORDER BY ts, seq, row) AS island FROM begun
 ), turn AS (
-  SELECT source, relation, island, lead(min(ts)) OVER (PARTITION BY source, relation ORDER BY island) AS next
-  FROM island GROUP BY source, relation, island
+  SELECT source, relation, strand, island, lead(min(ts)) OVER (PARTITION BY source, relation, strand ORDER BY island) AS next
+  FROM island GROUP BY source, relation, strand, island
 ), ended AS (
   SELECT DISTINCT entity, ts FROM {{logs}} l JOIN (VALUES {_ENDS}) d(event, state) ON l.event = d.event AND l.state = d.state
   WHERE entity <> ''
 ), dated AS (
   SELECT i.source, i.relation, i.target, i.session, i.ts, least(t.next, a.ts, b.ts) AS valid_to
-  FROM island i JOIN turn t ON t.source = i.source AND t.relation = i.relation AND t.island = i.island
+  FROM island i JOIN turn t ON t.source = i.source AND t.relation = i.relation AND t.strand = i.strand AND t.island = i.island
   ASOF LEFT JOIN ended a ON a.entity = i.source AND a.ts >= i.ts
   ASOF LEFT JOIN ended b ON b.entity = i.target AND b.ts >= i.ts
+  WHERE NOT i.parts
 ), relation AS (
   SELECT source, relation, target, arg_max(session, ts) AS session, min(ts) AS valid_from, valid_to
   FROM dated GROUP BY source, relation, target, valid_to

@@ -7,6 +7,7 @@ import struct
 from misstep.agent.context import Context
 from misstep.agent.gpu import codes, throttle, wire
 from misstep.agent.gpu.holders import Gpu, Holders
+from misstep.agent.kubelet.allocations import Allocations, Place
 from misstep.agent.records import ERROR, INFO, WARNING, Records
 from misstep.agent.series import Series, Sheet, declared
 from misstep.core import names
@@ -50,9 +51,10 @@ class Account:
         gpus: by index; empty until the child has found them.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, allocations: Allocations) -> None:
         self._host = context.host
-        self._holders = Holders(context)
+        self._holders = Holders(context, allocations)
+        self._allocations = allocations
         self.gpus: dict[int, Gpu] = {}
         self._layouts: dict[bytes, _Layout] = {}
         self._sheets = {wire.FAST: Sheet(), wire.SLOW: Sheet()}
@@ -73,6 +75,9 @@ class Account:
             gpu = self.gpus.get(int(head[0]))
             if gpu is not None:
                 self._holders.update(gpu, rows, out)
+        elif kind == b"M":
+            for gpu_index, number, uuid in wire.rows(body):
+                self._instance(self.gpus[int(gpu_index)], number, uuid, out)
         elif kind == b"E":
             for gpu_index, what, *rest in wire.rows(body):
                 self._happened(int(gpu_index), what, rest, out)
@@ -82,6 +87,8 @@ class Account:
         for gpu in self.gpus.values():
             if not gpu.entity:
                 continue  # lost since before we came: it does not even tell its address
+            for key in (gpu.uuid, gpu.minor):
+                self._allocations.know(key, Place(gpu.entity, gpu.pci, 0))
             out.event(
                 "hw.gpu.found",
                 entity=gpu.entity,
@@ -91,6 +98,18 @@ class Account:
                     "hw.gpu.memory.limit": gpu.memory, "hw.gpu.power.limit": gpu.power, "hw.gpu.nvlink.count": gpu.links,
                 },
             )  # fmt: skip
+
+    def _instance(self, gpu: Gpu, number: str, uuid: str, out: Records) -> None:
+        entity = gpu.instance(number)
+        self._allocations.know(uuid, Place(entity, gpu.pci, int(number)))
+        out.event(
+            "hw.gpu.instance",
+            entity=entity,
+            attributes={
+                names.HW_ID: gpu.pci, names.GPU_INDEX: gpu.index, names.MIG_INSTANCE: number,
+                names.GPU_UUID: uuid, names.GPU_ENTITY: gpu.entity,
+            },
+        )  # fmt: skip
 
     def _lay(self, body: bytes) -> None:
         tier, number = body[:1], struct.unpack_from("<I", body, 1)[0]

@@ -113,6 +113,12 @@ class Child:
         if self._told.get((-1, "identity")) != rows:
             self._told[-1, "identity"] = rows
             self._out.send(b"G", wire.lines(rows))
+        instances: list[tuple[object, ...]] = [
+            (device.index, *one) for device in devices for one in device.instances
+        ]
+        if self._told.get((-1, "instances")) != instances:
+            self._told[-1, "instances"] = instances
+            self._out.send(b"M", wire.lines(instances))
 
     def _survey(self, devices: list[Device]) -> None:
         """Look again for what was not there, and at what seldom changes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 OK, UNINITIALIZED, NOT_SUPPORTED, DRIVER_NOT_LOADED, TIMEOUT = 0, 1, 3, 9, 10
 FUNCTION_NOT_FOUND, GPU_IS_LOST, RESET_REQUIRED, VERSION_MISMATCH = 13, 15, 16, 18
-INSUFFICIENT_SIZE = 7
+NO_PERMISSION, INSUFFICIENT_SIZE = 4, 7
 
 ERRORS = {
     1: "NVML is not initialised", 4: "this user may not", 9: "the NVIDIA driver is not loaded", 10: "the driver did not answer in time",
@@ -33,6 +33,7 @@ CALLS = {
     "nvmlDeviceGetHandleByIndex_v2": "UP",
     "nvmlDeviceGetName": "PPU",
     "nvmlDeviceGetUUID": "PPU",
+    "nvmlDeviceGetMinorNumber": "PP",
     "nvmlDeviceGetPciInfo_v3": "PP",
     "nvmlDeviceGetUtilizationRates": "PP",
     "nvmlDeviceGetMemoryInfo": "PP",

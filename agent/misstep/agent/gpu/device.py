@@ -20,6 +20,7 @@ class Device:
         state: ``ok``, ``lost`` or ``reset_required``.
         said: which call told that it is not ok.
         fast, slow: what is read each second and every 10 s, as (MIG instance, reading).
+        instances: of MIG, as (number, uuid).
         changed: whether they are others than when the layout was told last.
         complete: whether nothing was dropped since the last survey.
     """
@@ -30,6 +31,9 @@ class Device:
         self.handle = 0
         self.uuid = self.pci = self.name = ""
         self.memory = self.power = self.links_count = 0.0
+        self.minor = index
+        self.instances: list[tuple[int, str]] = []
+        self._mig_handles: list[int] = []
         self.state, self.said = OK, ""
         self.fast: list[tuple[str, Getter | Fields | Gpm]] = []
         self.slow: list[tuple[str, Getter | Fields | Gpm | Links]] = []
@@ -52,6 +56,7 @@ class Device:
         self._drop()
         self.state, self.said = OK, ""
         self.mig = self._mig_mode()
+        self.instances, self._mig_handles = [], []
         for arguments in readings.FAST:
             self._keep(self.fast, "", self._getter(self.handle, *arguments))
         self._keep(self.fast, "", Fields(self._library, self.handle, readings.FAST_FIELDS))
@@ -78,6 +83,7 @@ class Device:
             int(self.memory),
             self.power,
             int(self.links_count),
+            self.minor,
         )
 
     def fabric(self) -> tuple[int, int, int]:
@@ -108,19 +114,28 @@ class Device:
                 kept.remove(entry)  # type: ignore[arg-type]
 
     def processes(self) -> list[tuple[int, int, int]] | None:
-        """Who computes on it: pid, bytes, MIG instance (0 for the whole GPU); None when that cannot be read."""
+        """Who computes on it: pid, bytes, MIG instance (0 for the whole GPU); None when that cannot be read.
+
+        With MIG only root is told of all instances at once; each one tells of its own to everybody.
+        """
+        found: list[tuple[int, int, int]] = []
+        code = self._add_processes(self.handle, found)
+        if code == codes.NO_PERMISSION and self._mig_handles:
+            code = max([self._add_processes(handle, found) for handle in self._mig_handles])
+        return None if code else sorted(found)
+
+    def _add_processes(self, handle: int, found: list[tuple[int, int, int]]) -> int:
         struct.pack_into("<I", self._small.view, 0, _PROCESSES)
         code = self._ask(
-            "nvmlDeviceGetComputeRunningProcesses_v3", self.handle, self._small.address, self._used.address
+            "nvmlDeviceGetComputeRunningProcesses_v3", handle, self._small.address, self._used.address
         )
         if code:
-            return None
+            return code
         count = min(struct.unpack_from("<I", self._small.view)[0], _PROCESSES)
-        found = []
         for pid, size, instance, _ in nvml.PROCESS.iter_unpack(self._used.view[: count * nvml.PROCESS.size]):
             whole = instance == nvml.NO_INSTANCE
             found.append((pid, 0 if size == 0xFFFFFFFFFFFFFFFF else size, 0 if whole else instance))
-        return sorted(found)
+        return codes.OK
 
     def metrics(self, slow: bool) -> list[tuple[object, ...]]:
         """Rows of the ``L`` frame."""
@@ -159,13 +174,15 @@ class Device:
             code = self._ask(name, self.handle, self._small.address, size)
             if code:
                 return code
-            text = bytes(self._small.view[:size]).partition(b"\0")[0].decode("utf-8", "replace")
+            text = _text(self._small.view, size)
             self.uuid, self.name = (text, self.name) if name == "nvmlDeviceGetUUID" else (self.uuid, text)
         code = self._ask("nvmlDeviceGetPciInfo_v3", self.handle, self._small.address)
         if code:
             return code
         held = bytes(self._small.view[nvml.PCI_BUS_ID : nvml.PCI_SIZE]).partition(b"\0")[0]
         self.pci = address(held.decode("ascii", "replace"))
+        if self._ask("nvmlDeviceGetMinorNumber", self.handle, self._small.address) == codes.OK:
+            self.minor = struct.unpack_from("<I", self._small.view)[0]
         for name, form, scale in (
             ("nvmlDeviceGetMemoryInfo", "<Q", 1),
             ("nvmlDeviceGetEnforcedPowerLimit", "<I", 0.001),
@@ -215,9 +232,16 @@ class Device:
             if self._ask("nvmlDeviceGetGpuInstanceId", handle, small.address):
                 continue
             instance = int(struct.unpack_from("<I", small.view)[0])
+            if self._ask("nvmlDeviceGetUUID", handle, small.address, 96) == codes.OK:
+                self.instances.append((instance, _text(small.view, 96)))
+            self._mig_handles.append(handle)
             name = str(instance)
             self._keep(self.slow, name, self._getter(handle, "nvmlDeviceGetMemoryInfo", (), "16xQ", (1,), ("hw.gpu.memory.usage",)))  # fmt: skip
             self._keep(self.slow, name, Gpm(self._library, self.handle, instance, readings.GPM[:4]))
+
+
+def _text(view: memoryview, size: int) -> str:
+    return bytes(view[:size]).partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def address(bus_id: str) -> str:

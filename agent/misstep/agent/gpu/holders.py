@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from misstep.agent import owners
 from misstep.agent.context import Context
-from misstep.agent.gpu import cgroup
+from misstep.agent.kubelet.allocations import Allocations, attributes
+from misstep.agent.kubelet.resources import Given
 from misstep.agent.otlp import Value
 from misstep.agent.records import Records
 from misstep.agent.workload import Process
@@ -21,14 +23,19 @@ class Gpu:
 
     Attributes:
         pci: address as the kernel writes it, which names it for ever.
+        minor: its number in ``/dev/nvidia<number>``.
     """
 
-    __slots__ = ("driver", "entity", "index", "links", "memory", "model", "pci", "power", "uuid")
+    __slots__ = ("driver", "entity", "index", "links", "memory", "minor", "model", "pci", "power", "uuid")
 
     def __init__(self, host: str, row: list[str]) -> None:
-        index, self.uuid, self.pci, self.model, memory, power, links, self.driver = row
+        index, self.uuid, self.pci, self.model, memory, power, links, self.minor, self.driver = row
         self.index, self.memory, self.power, self.links = int(index), int(memory), float(power), int(links)
         self.entity = f"gpu/{host[:12]}/{self.pci}" if self.pci else ""
+
+    def instance(self, number: int | str) -> str:
+        """Entity of an instance of MIG."""
+        return f"{self.entity}/{number}"
 
     def identity(self) -> dict[str, Value]:
         """Attributes that name it."""
@@ -36,18 +43,19 @@ class Gpu:
 
 
 class _Hold:
-    __slots__ = ("instance", "pid", "since", "size", "told")
+    __slots__ = ("given", "instance", "pid", "since", "size", "told")
 
     def __init__(self, pid: int, size: int, instance: int, since: int) -> None:
         self.pid, self.size, self.instance, self.since = pid, size, instance, since
-        self.told: tuple[str, str] | None = None
+        self.told: tuple[str, str, Given | None] | None = None
+        self.given: Given | None = None
 
 
 class Holders:
     """Tells who takes and who leaves a GPU, and again when it becomes known to which session a holder belongs."""
 
-    def __init__(self, context: Context) -> None:
-        self._context, self._workload = context, context.workload
+    def __init__(self, context: Context, allocations: Allocations) -> None:
+        self._context, self._workload, self._allocations = context, context.workload, allocations
         self._held: dict[tuple[str, int, int], _Hold] = {}
 
     def update(self, gpu: Gpu, rows: list[list[str]], out: Records) -> None:
@@ -76,7 +84,7 @@ class Holders:
                 continue
             if process is not None and not process.session and out.now - held.since >= _PATIENCE:
                 self._adopt(process, out)
-            known = (self._workload.entity(process), process.session) if process is not None else ("", "")
+            known = ("", "", None) if process is None else self._known(pci, held, process)
             if known != held.told:
                 held.told = known
                 self._tell(gpu, held, process, out)
@@ -85,6 +93,13 @@ class Holders:
         """The session whose processes hold a GPU; empty where they are of several, or of none."""
         found = {held.told[1] for key, held in self._held.items() if key[0] == gpu.pci and held.told}
         return found.pop() if len(found) == 1 else ""
+
+    def _known(self, pci: str, held: _Hold, process: Process) -> tuple[str, str, Given | None]:
+        """Entity, session, and to whom kubelet gave the GPU; it is asked soon about one that is held by a newcomer in a pod."""
+        held.given = self._allocations.owner(pci, held.instance, process) or held.given
+        if held.told is None and held.given is None and owners.owner(process.cgroup).get(names.POD):
+            self._allocations.missed = True
+        return self._workload.entity(process), process.session, held.given
 
     def _adopt(self, process: Process, out: Records) -> None:
         """A process that nobody else claims belongs to the command under `misstep run` that started it."""
@@ -98,27 +113,33 @@ class Holders:
             session=held.told[1] if held.told else "",
             state="held",
             time=held.since,
-            attributes={**gpu.identity(), names.GPU_ENTITY: gpu.entity, **self._about(held, process)},
+            attributes={**gpu.identity(), names.GPU_ENTITY: gpu.entity, **self._about(gpu, held, process)},
         )
 
     def _release(self, gpu: Gpu, held: _Hold, out: Records) -> None:
         if held.told is None:
             return
         process = self._workload.find(held.pid)
-        # Without the attribute that relates the two: what ends must not begin it anew.
+        # One that still holds another instance of it still uses the GPU.
+        last = not any(key[0] == gpu.pci and key[1] == held.pid for key in self._held)
         out.event(
             "hw.gpu.process",
             entity=held.told[0],
             session=held.told[1],
             state="released",
             body=f"held for {(out.now - held.since) / SECOND:.0f} s",
-            attributes={**gpu.identity(), **self._about(held, process)},
-        )
+            attributes={
+                **gpu.identity(), names.GPU_ENTITY: gpu.entity if last else "", **self._about(gpu, held, process)
+            },
+        )  # fmt: skip
 
-    def _about(self, held: _Hold, process: Process | None) -> dict[str, Value]:
+    def _about(self, gpu: Gpu, held: _Hold, process: Process | None) -> dict[str, Value]:
         found: dict[str, Value] = {names.PID: held.pid, names.GPU_MEMORY: held.size}
         if held.instance:
             found[names.MIG_INSTANCE] = str(held.instance)
+            found[names.MIG_ENTITY] = gpu.instance(held.instance)
+        if held.given is not None:
+            found |= attributes(held.given)
         if process is not None:
             environment = process.environment
             found |= {
@@ -130,7 +151,7 @@ class Holders:
                 names.RANK: environment.get("RANK", ""),
                 names.WORLD_SIZE: environment.get("WORLD_SIZE", ""),
                 names.RAY_NODE: environment.get("RAY_NODE_ID", ""),
-                **cgroup.owner(process.cgroup),
+                **owners.owner(process.cgroup),
             }
             if environment.get("SLURM_JOB_ID"):
                 found[names.SLURM_JOB] = environment["SLURM_JOB_ID"]

@@ -8,6 +8,7 @@ from misstep.agent.context import Context
 from misstep.agent.gpu import wire
 from misstep.agent.gpu.account import Account
 from misstep.agent.gpu.process import Child, installed
+from misstep.agent.kubelet.allocations import Allocations
 from misstep.agent.probe import OK, SourceState, failing, off, unsupported
 from misstep.agent.records import ERROR, Records
 from misstep.core.clock import SECOND
@@ -28,12 +29,12 @@ class GpuProbe:
     source = "gpu"
     follows_events = False
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, allocations: Allocations | None = None) -> None:
         self.interval = context.settings.agent.interval
         self._context = context
         self._library = context.settings.agent.nvml_library
         self._flag = os.path.join(str(context.settings.data), "agent", RELEASED)
-        self._account = Account(context)
+        self._account = Account(context, allocations or Allocations())
         self._child: Child | None = None
         self._retry, self._again = _RETRY, 0
         self._refresh_due = 0

@@ -2,7 +2,8 @@
 
 ``L`` a layout: tier, its number, then a line ``metric|labels, gpu, MIG instance`` for each value
 ``V`` values: tier, number of the layout, Unix nanoseconds of the reading, the doubles
-``G`` the GPUs: a line ``index, uuid, PCI address, name, memory, power limit, links, driver`` for each
+``G`` the GPUs: a line ``index, uuid, PCI address, name, memory, power limit, links, minor number, driver`` for each
+``M`` instances of MIG: a line ``gpu, instance, uuid`` for each
 ``P`` who holds a GPU: its index, then a line ``pid, bytes, MIG instance`` for each process
 ``E`` something happened: ``gpu, kind, …``
 ``X`` the child leaves: return code and why

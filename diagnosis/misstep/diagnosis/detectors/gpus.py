@@ -128,13 +128,9 @@ def _holds(window: Window) -> list[Hold]:
         pid = row.attributes.get(names.PID, "")
         gpu = row.attributes.get(names.GPU_ENTITY, "")
         if row.state == "released":
-            for key, hold in found.items():
-                if (
-                    key[1] == pid
-                    and hold.gpu.endswith("/" + row.attributes.get(names.HW_ID, "?"))
-                    and not hold.until
-                ):
-                    found[key] = hold._replace(until=row.ts)
+            hold = found.get((gpu, pid))  # without a GPU the process gave back one of several instances of it
+            if hold is not None and not hold.until:
+                found[gpu, pid] = hold._replace(until=row.ts)
         elif gpu and pid.isdigit():
             known = found.get((gpu, pid))
             found[gpu, pid] = Hold(

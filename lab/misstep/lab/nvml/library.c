@@ -74,6 +74,12 @@ API nvmlDeviceGetUUID(Handle device, char *text, uint32_t size) {
     return OK;
 }
 
+API nvmlDeviceGetMinorNumber(Handle device, uint32_t *number) {
+    GPU(device);
+    *number = gpu->index;
+    return OK;
+}
+
 API nvmlDeviceGetPciInfo_v3(Handle device, PciInfo *pci) {
     GPU(device);
     memset(pci, 0, sizeof *pci);

@@ -100,6 +100,7 @@ static void parse(FILE *file) {
             if (!strcmp(key, "missing")) driver.missing = value[0];
             if (!strcmp(key, "mismatch")) driver.mismatch = value[0];
             if (!strcmp(key, "silent")) driver.silent = value[0];
+            if (!strcmp(key, "restricted")) driver.restricted = value[0];
             if (!strcmp(key, "gpus") && value[0] <= GPUS) driver.gpus = value[0];
             continue;
         }

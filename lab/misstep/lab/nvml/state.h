@@ -37,7 +37,9 @@ struct Gpu {
 };
 
 typedef struct {
-    uint64_t missing, mismatch, gpus, silent; /* silent: no events are delivered */
+    uint64_t missing, mismatch, gpus;
+    uint64_t silent;     /* no events are delivered */
+    uint64_t restricted; /* who asks is not root: with MIG, processes are told by each instance alone */
 } Driver;
 
 extern Driver driver;

@@ -93,12 +93,17 @@ API nvmlDeviceGetGpuFabricInfoV(Handle device, FabricInfo *info) {
 }
 
 API nvmlDeviceGetComputeRunningProcesses_v3(Handle device, uint32_t *count, ProcessInfo *found) {
-    GPU(device);
-    uint32_t room = *count;
-    *count = gpu->processes;
-    if (room < gpu->processes || (gpu->processes && !found)) return INSUFFICIENT_SIZE;
-    memcpy(found, gpu->process, gpu->processes * sizeof *found);
-    return OK;
+    Mig *mig = instance_of(device);
+    GPU(mig ? (Handle)mig->gpu : device);
+    if (driver.restricted && gpu->mig && !mig) return NO_PERMISSION;
+    uint32_t room = found ? *count : 0;
+    *count = 0;
+    for (uint32_t i = 0; i < gpu->processes; i++) {
+        if (mig && gpu->process[i].gpu_instance != mig->id) continue;
+        if (*count < room) found[*count] = gpu->process[i];
+        ++*count;
+    }
+    return *count > room ? INSUFFICIENT_SIZE : OK;
 }
 
 /* Fills one field; false for those that this GPU does not have. */

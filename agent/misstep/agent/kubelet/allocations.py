@@ -1,0 +1,135 @@
+"""Which GPU kubelet gave to which pod: its names for GPUs joined with the driver's, and its pods with processes.
+
+Kubelet knows pods by name and GPUs by uuid, a process's cgroup knows its pod by uid: they meet where a process of the
+pod holds a GPU that only this pod was given, or one whose host name, which is its pod's name, says which of several.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from misstep.agent import owners
+from misstep.agent.kubelet.resources import Device, Given, Listing
+from misstep.agent.otlp import Value
+from misstep.agent.records import INFO, WARNING, Records
+from misstep.agent.workload import Process
+from misstep.core import names
+
+
+class Place(NamedTuple):
+    """A GPU, or an instance of MIG on it.
+
+    Attributes:
+        entity: of the instance where it is one.
+        pci: address of the GPU.
+        instance: 0 for a whole GPU.
+    """
+
+    entity: str
+    pci: str
+    instance: int
+
+
+class Allocations:
+    """Shared by the probes of GPUs and of kubelet, on the agent's main thread.
+
+    Attributes:
+        in_pods: whether a process in a pod was seen to hold a GPU.
+        missed: such a process came, and to whom kubelet gave its GPU is not known.
+    """
+
+    def __init__(self) -> None:
+        self.in_pods = self.missed = False
+        self._places: dict[str, Place] = {}
+        self._listing = Listing(frozenset(), frozenset())
+        self._offered: frozenset[str] | None = None
+        self._told: dict[Given, tuple[Place, str]] = {}
+        self._uids: dict[tuple[str, str], str] = {}
+        self._claims: dict[tuple[str, str], set[str]] = {}
+
+    def know(self, key: str, place: Place) -> None:
+        """The driver knows the GPU of that uuid or number."""
+        self._places[key] = place
+
+    def owner(self, pci: str, instance: int, process: Process) -> Given | None:
+        """To whom kubelet gave the GPU that a process holds; None outside of pods and where it is in doubt."""
+        pod = owners.owner(process.cgroup).get(names.POD, "")
+        if not pod:
+            return None
+        self.in_pods = True
+        held = [one for one in self._listing.given if self._is(one.device, pci, instance)]
+        host = process.environment.get("HOSTNAME", "")
+        if any(name == host for _, name in self._listing.pods):
+            held = [one for one in held if one.pod == host]
+        pods = {(one.namespace, one.pod) for one in held}
+        if len(pods) != 1:
+            return None
+        claims = self._claims.setdefault(min(pods), set())
+        claims.add(pod)
+        if len(claims) > 1:
+            return None  # a pod that was given none uses another's
+        self._uids[min(pods)] = pod
+        found = min(held)
+        return found if len({one.container for one in held}) == 1 else found._replace(container="")
+
+    def replace(self, listing: Listing, out: Records) -> None:
+        """Take what kubelet says now."""
+        self._listing, self._claims = listing, {}
+        self._uids = {key: uid for key, uid in self._uids.items() if key in listing.pods}
+        for given in sorted(set(self._told) - listing.given):
+            place, uid = self._told.pop(given)
+            self._tell("returned", given, place, uid, out)
+        self.refresh(out)
+
+    def refresh(self, out: Records) -> None:
+        """Tell of those of which more is known than was told."""
+        for given in sorted(self._listing.given):
+            place = self._place(given.device)
+            if place is None:
+                continue
+            known = (place, self._uids.get((given.namespace, given.pod), ""))
+            if self._told.get(given) != known:
+                self._told[given] = known
+                self._tell("given", given, *known, out)
+
+    def offer(self, devices: frozenset[Device], out: Records) -> None:
+        """Take which GPUs kubelet has to give; one that it no longer has is one that its device plugin found unhealthy."""
+        places = [place for one in devices if (place := self._place(one)) is not None]
+        now = frozenset(place.pci for place in places)
+        before, self._offered = self._offered, now
+        if before is None:
+            return
+        whole = {place.pci: place for place in self._places.values() if not place.instance}
+        for state, changed in (("withdrawn", before - now), ("offered", now - before)):
+            for pci in sorted(changed & set(whole)):
+                out.event(
+                    "hw.gpu.allocation", entity=whole[pci].entity, state=state, severity=WARNING if state == "withdrawn" else INFO,
+                    body="kubelet has it to give again" if state == "offered" else "kubelet no longer has it to give: its device plugin counts it as unhealthy, or is gone",
+                    attributes={names.HW_ID: pci},
+                )  # fmt: skip
+
+    def _place(self, device: Device) -> Place | None:
+        place = self._places.get(device.key)
+        if place is None or not device.instance:
+            return place
+        return place._replace(entity=f"{place.entity}/{device.instance}", instance=device.instance)
+
+    def _is(self, device: Device, pci: str, instance: int) -> bool:
+        place = self._place(device)
+        return place is not None and place.pci == pci and place.instance in (0, instance)
+
+    @staticmethod
+    def _tell(state: str, given: Given, place: Place, uid: str, out: Records) -> None:
+        out.event(
+            "hw.gpu.allocation", entity=place.entity, state=state,
+            attributes={names.HW_ID: place.pci, **attributes(given), names.POD: uid, names.POD_ENTITY: uid and f"pod/{uid}"},
+        )  # fmt: skip
+
+
+def attributes(given: Given) -> dict[str, Value]:
+    """Names of pod and container."""
+    return {
+        names.NAMESPACE: given.namespace,
+        names.POD_NAME: given.pod,
+        names.CONTAINER_NAME: given.container,
+    }
