@@ -25,9 +25,9 @@ class Rank:
         silent: since when it owes an answer, monotonic seconds; 0 while it owes none for long.
         steps: how often its status changed.
         names: group name by `pg_id`.
+        workload: what its script tells of its steps.
     """
 
-        workload: what its script tells of its steps.
     def __init__(self, pid: int, start: int, path: str = "") -> None:
         self.pid, self.start, self.path = pid, start, path
         self.number = -1
@@ -37,9 +37,9 @@ class Rank:
         self.hello: dict[str, Any] = {}
         self.positions: dict[str, Position] = {}
         self.names: dict[str, str] = {}
+        self.workload = NOTHING
         self.status = b""
         self.moved = 0.0
-        self.workload = NOTHING
         self.silent = 0.0
         self.steps = 0
         self.recording = True

@@ -148,7 +148,6 @@ class Watcher:
         return max(tick + INTERVAL, now + INTERVAL / 2)
 
     def _enter(self, poll: select.poll) -> None:
-                body, rank.workload = progress.part(body)
         with self._lock:
             fresh, self._fresh = self._fresh, []
         for rank in fresh:
@@ -181,6 +180,7 @@ class Watcher:
             if question == door.HELLO:
                 self._greet(rank, held, body)
             elif question == door.STATUS:
+                body, rank.workload = progress.part(body)
                 positions, rank.recording = recorder.status(body)
                 if rank.see(body, positions, time.monotonic()) and not set(positions) <= set(rank.names):
                     self._learn(rank, held)
@@ -275,6 +275,7 @@ class Watcher:
             body["silent_s"] = round(time.monotonic() - rank.silent, 1)
         attributes: dict[str, Value] = {
             names.RANK: rank.number, names.PID: rank.pid, names.READING: at, names.PROCESS_STATE: _state(rank.pid),
+            **rank.workload.attributes(),
         }  # fmt: skip
         out.event(
             "torch.reading", entity=rank.entity, session=rank.session, state=state,
@@ -282,7 +283,6 @@ class Watcher:
             attributes=attributes,
         )  # fmt: skip
 
-            **rank.workload.attributes(),
     def _tell_stacks(self, ranks: list[Rank], at: int, out: Records) -> None:
         found = pyspy.dump([rank.pid for rank in ranks], self._pyspy) if self._pyspy else {}
         self.refused = ""
