@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from misstep.agent.launch import TORCH_FOLDER, child_environment
+from misstep.core.client import Client
 from misstep.core.clock import SECOND
 from misstep.lab.household import Household, free_ports
 from misstep.lab.service import Service
@@ -37,11 +38,12 @@ SLOW = {
 
 
 class Seen(NamedTuple):
-    """What is said of a job."""
+    """What is said of a job; `counts` by metric and rank."""
 
     session: dict[str, Any]
     incidents: list[dict[str, Any]]
     recovered: list[dict[str, Any]]
+    counts: dict[str, dict[str, float]]
 
 
 def run(cases: list[str], expected: dict[str, Any], least: float) -> dict[str, Seen]:
@@ -68,13 +70,24 @@ def run(cases: list[str], expected: dict[str, Any], least: float) -> dict[str, S
                 case = next((c for c, p in ports.items() if session["session"].endswith(f"_{p}")), "")
                 if case:
                     answer = client.get("incidents", session=session["session"])
-                    found[case] = Seen(session, answer["incidents"], answer["recovered"])
+                    counts = _counts(client, session["session"])
+                    found[case] = Seen(session, answer["incidents"], answer["recovered"], counts)
             if len(found) == len(cases):
                 begun = begun or time.monotonic()
             if begun and time.monotonic() - begun > least and all(found[case].incidents for case in expected):
                 return found
         print(home.last_words("jobs", 40), home.last_words("agent"), home.last_words("collector"))
         return found
+
+
+def _counts(client: Client, session: str) -> dict[str, dict[str, float]]:
+    """The progress of each rank, as `misstep query` asks for it."""
+    found: dict[str, dict[str, float]] = {}
+    names = "torch_collectives_total|torch_collectives_completed_total|training_step|training_tokens_total"
+    query = f'{{__name__=~"{names}", misstep_session="{session}"}}'
+    for one in client.prometheus("query", query=query)["result"]:
+        found.setdefault(one["metric"]["__name__"], {})[one["metric"]["torch_rank"]] = float(one["value"][1])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +126,23 @@ def test_a_hang_is_told_with_the_line_and_in_time(seen: dict[str, Seen]) -> None
     assert "rank 2 in load_batch" in stacks["statement"]
     assert stacks["statement"].endswith("ranks 0, 1, 3 in step 12; rank 2 in step 12 (data)")
     assert (incident["opened_ns"] - incident["onset_ns"]) / SECOND < 40  # 8 where nothing else runs
+
+
+@pytest.mark.torch
+def test_progress_is_counted_without_a_word_of_the_script(seen: dict[str, Seen]) -> None:
+    """Eleven steps of three collectives; in the twelfth rank 2 begins one and the others two."""
+    counts = seen["hang"].counts
+    assert counts["torch_collectives_total"] == {"0": 35, "1": 35, "2": 34, "3": 35}
+    # Gloo's recorder may note the end of a call with the next one.
+    assert all(33 <= count <= 34 for count in counts["torch_collectives_completed_total"].values())
+    assert "training_step" not in seen["skipped"].counts
+
+
+@pytest.mark.torch
+def test_a_script_that_tells_its_steps_is_heard(seen: dict[str, Seen]) -> None:
+    counts = seen["hang"].counts
+    assert counts["training_step"] == dict.fromkeys("0123", 12.0)
+    assert counts["training_tokens_total"] == dict.fromkeys("0123", 12.0 * 64)
 
 
 @pytest.mark.torch
