@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from misstep.agent.gpu import holders, throttle
+from misstep.agent.gpu import holders, release, throttle
 from misstep.agent.gpu import probe as gpu_probe
 from misstep.agent.owners import owner
 from misstep.agent.workload import Process
@@ -338,12 +338,12 @@ def test_gpus_are_released_for_a_reset_and_taken_back(follow: Start, tmp_path: P
     one = follow()
     one.until(lambda: one.points)
     pid = one.probe._child.pid
-    flag = tmp_path / "agent" / gpu_probe.RELEASED
+    flag = tmp_path / "agent" / release.FILE
     flag.touch()
     one.until(lambda: one.of("hw.gpu.driver", "released"))
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert one.state is not None and (one.state.name, one.state.remedy) == ("failing", f"rm {flag}")
+    assert one.state is not None and (one.state.name, one.state.remedy) == ("failing", "misstep gpu resume")
     one.points.clear()
     flag.unlink()
     one.until(lambda: one.points)
@@ -352,11 +352,11 @@ def test_gpus_are_released_for_a_reset_and_taken_back(follow: Start, tmp_path: P
 
 def test_a_forgotten_release_ends_by_itself(follow: Start, tmp_path: Path) -> None:
     one = follow()
-    flag = tmp_path / "agent" / gpu_probe.RELEASED
+    flag = tmp_path / "agent" / release.FILE
     flag.touch()
     one.check()
     assert one.state is not None and one.state.name == "failing"
-    old = time.time_ns() - gpu_probe.RELEASE_LASTS
+    old = time.time_ns() - release.LASTS
     os.utime(flag, ns=(old, old))
     one.until(lambda: one.points)
 

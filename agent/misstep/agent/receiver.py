@@ -3,6 +3,8 @@
     POST /v1/ray/<cluster>/events   what Ray's aggregator sends (a JSON array)
     POST /v1/report                 an uncaught exception, the start or the end of a command (an object or an array)
     POST /v1/stacks                 {"session": …}: take the stacks of that training job's ranks now; 404 if none runs here
+    POST /v1/gpu                    {"release_s": seconds}: let go of the GPUs for so long, with 0 take them back, without
+                                    it change nothing; answers how they stand
     GET  /healthz
 
 A request is answered when its records are in the spool, so an answer means that a kill of the agent loses
@@ -20,6 +22,7 @@ from typing import Any
 from misstep.agent import peers
 from misstep.agent.commands import Commands
 from misstep.agent.context import Context
+from misstep.agent.gpu.release import LONGEST
 from misstep.agent.listener import Answer, Body, Listener, Request
 from misstep.agent.otlp import Value
 from misstep.agent.pids import start_ticks
@@ -28,7 +31,6 @@ from misstep.agent.ray.redaction import command, url
 from misstep.agent.ray.shape import text
 from misstep.agent.ray.splitter import Splitter
 from misstep.agent.records import ERROR, INFO, Records
-from misstep.agent.workload import Workload
 from misstep.core import names
 from misstep.core.clock import SECOND
 from misstep.core.errors import InputError, StorageError, TooLargeError
@@ -111,27 +113,49 @@ class Receiver:
                 Answer(200, '{"ok":true}') if request.method in ("GET", "HEAD") else _refusal(405, "GET it")
             )
         cluster = _CLUSTER.fullmatch(path)
-        if cluster is None and path not in ("/v1/report", "/v1/stacks"):
+        if cluster is None and path not in ("/v1/report", "/v1/stacks", "/v1/gpu"):
             return _refusal(
-                404, "known are POST /v1/ray/<cluster>/events, /v1/report and /v1/stacks, and GET /healthz"
+                404,
+                "known are POST /v1/ray/<cluster>/events, /v1/report, /v1/stacks and /v1/gpu, and GET /healthz",
             )
         if request.method != "POST":
             return _refusal(405, "POST it")
         if request.headers.get("content-encoding", "identity") != "identity":
             return _refusal(415, "send it uncompressed")
-        if not self._may(request.peer):
+        if not self._may(request.peer, only_owner=path == "/v1/gpu"):
             return _refusal(
                 403, "only processes of the agent's own user, of root or of a watched Ray may send"
             )
         if path == "/v1/stacks":
-            return _Stacks(self._context.workload)
+            return _Wish(self._take_stacks)
+        if path == "/v1/gpu":
+            return _Wish(self._release_gpus)
         if cluster is None:
             return _Report(self._context, self._owner, self._commands)
         return _Events(self._context, self._translator(cluster.group(1)), cluster.group(1), self._heard)
 
-    def _may(self, peer: tuple[str, int]) -> bool:
+    def _may(self, peer: tuple[str, int], *, only_owner: bool) -> bool:
         user = peers.owner(peer, self.port)
-        return user is not None and (user in (0, os.geteuid()) or self._admit(user))
+        return user is not None and (user in (0, os.geteuid()) or (self._admit(user) and not only_owner))
+
+    def _take_stacks(self, wish: Mapping[str, Any]) -> Answer:
+        """What is read reaches the collector like everything else."""
+        if "session" not in wish:
+            raise InputError('say which job: {"session": …}')
+        if not self._context.workload.want_stacks(str(wish["session"])):
+            return _refusal(404, "no rank of that session runs on this machine")
+        return Answer(202, "{}")
+
+    def _release_gpus(self, wish: Mapping[str, Any]) -> Answer:
+        seconds = wish.get("release_s")
+        if seconds is not None and not (type(seconds) in (int, float) and 0 <= seconds <= LONGEST):
+            raise InputError(f"release_s is a number of seconds up to {LONGEST:.0f}")
+        try:
+            state, until = self._context.workload.release_gpus(seconds)
+        except OSError as error:
+            return _refusal(503, f"the agent's folder cannot be written: {error.strerror}")
+        held = {"state": state, "until_ns": until, "host": self._context.host.name, "pid": os.getpid()}
+        return Answer(200, json.dumps(held))
 
     def _translator(self, cluster: str) -> Translator:
         known = self._translators.get(cluster)
@@ -278,11 +302,11 @@ class _Report:
         return self._owner(pid) or self._context.workload.session_of(pid)
 
 
-class _Stacks:
-    """A body of `/v1/stacks`."""
+class _Wish:
+    """A short JSON object, and what is done about it."""
 
-    def __init__(self, workload: Workload) -> None:
-        self._workload = workload
+    def __init__(self, grant: Callable[[Mapping[str, Any]], Answer]) -> None:
+        self._grant = grant
         self._data = bytearray()
 
     def feed(self, data: bytes) -> Answer | None:
@@ -293,14 +317,12 @@ class _Stacks:
         return None
 
     def finish(self) -> Answer:
-        """Pass it on; what is read reaches the collector like everything else."""
+        """Do it."""
         try:
-            session = str(dict(json.loads(self._data))["session"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InputError('say which job: {"session": …}') from error
-        if not self._workload.want_stacks(session):
-            return _refusal(404, "no rank of that session runs on this machine")
-        return Answer(202, "{}")
+            wish = dict(json.loads(self._data or b"{}"))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError("a wish is a JSON object") from error
+        return self._grant(wish)
 
 
 def _attributes(given: object) -> dict[str, Value]:

@@ -88,6 +88,10 @@ class Workload:
         self.want_stacks: Callable[[str], bool] = lambda session: False
         """Have the stacks of a session's ranks taken now; False if none of them runs here. Set by the probe of torch."""
 
+        self.release_gpus: Callable[[float | None], tuple[str, int]] = lambda seconds: ("absent", 0)
+        """Let go of the GPUs for so many seconds, with 0 take them back, with None change nothing; how they stand then, and
+        until when (Unix nanoseconds). Set by the probe of GPUs; any thread may call it."""
+
     def entity(self, process: Process) -> str:
         """``process/<host>/<pid>/<start>``."""
         return "process/" + process_id(self._host_id, process.pid, process.start)

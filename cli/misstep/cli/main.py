@@ -29,6 +29,7 @@ COMMANDS = {
     "show": "print what is known of a task, actor, worker, node or process",
     "stacks": "show where every rank of a training job stands, as one tree",
     "profile": "record a flame graph of a process or a rank",
+    "gpu": "let go of this machine's GPUs for a reset, and take them back",
     "doctor": "say what this machine lets us see, and what opens the rest",
     "agent": "run the agent alone, as on each node of a cluster",
     "collector": "run the collector alone",

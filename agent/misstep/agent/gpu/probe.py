@@ -8,6 +8,7 @@ from misstep.agent.context import Context
 from misstep.agent.gpu import wire
 from misstep.agent.gpu.account import Account
 from misstep.agent.gpu.process import Child, installed
+from misstep.agent.gpu.release import Release
 from misstep.agent.kubelet.allocations import Allocations
 from misstep.agent.probe import OK, SourceState, failing, off, unsupported
 from misstep.agent.records import ERROR, Records
@@ -15,9 +16,6 @@ from misstep.core.clock import SECOND
 
 SILENCE = 5.0
 """Seconds without a word from the child after which the driver hangs."""
-RELEASED = "gpu-released"
-"""A file in the agent's folder: while it is there and no older than `RELEASE_LASTS`, nothing of ours holds NVML."""
-RELEASE_LASTS = 15 * 60 * SECOND
 _RETRY, _RETRY_MOST = 30 * SECOND, 600 * SECOND
 _REFRESH = 2 * SECOND
 _LACKS = 12
@@ -33,7 +31,7 @@ class GpuProbe:
         self.interval = context.settings.agent.interval
         self._context = context
         self._library = context.settings.agent.nvml_library
-        self._flag = os.path.join(str(context.settings.data), "agent", RELEASED)
+        self._release = Release(os.path.join(str(context.settings.data), "agent"))
         self._account = Account(context, allocations or Allocations())
         self._child: Child | None = None
         self._retry, self._again = _RETRY, 0
@@ -41,6 +39,7 @@ class GpuProbe:
         self._why: SourceState = OK
         self._hangs = 0
         self._hung = -1
+        context.workload.release_gpus = self.release
 
     def supported(self) -> SourceState:
         """Whether there is a GPU, or a library, at all; nothing is started to find out."""
@@ -49,9 +48,29 @@ class GpuProbe:
             return OK
         return off(why) if why.startswith("no ") else unsupported(why, "nvidia-smi   # in a container: docker run --gpus all …")  # fmt: skip
 
+    def release(self, seconds: float | None) -> tuple[str, int]:
+        """As `Workload.release_gpus` has it.
+
+        Returns:
+            ``absent`` where no GPU can be read, ``held``, ``waiting`` for the driver or the next look, ``releasing`` or
+            ``released``; and until when.
+
+        Raises:
+            OSError: the agent's folder cannot be written.
+        """
+        if installed(self._library):
+            return "absent", 0
+        now = self._context.clock.now()
+        if seconds:
+            self._release.begin(now + round(seconds * SECOND))
+        elif seconds is not None:
+            self._release.end()
+        until, held = self._release.until(now), self._child is not None
+        return ("releasing" if held else "released") if until else ("held" if held else "waiting"), until
+
     def check(self, now: int, out: Records) -> SourceState | None:
         """Take what the child wrote."""
-        if self._is_released(now):
+        if self._release.until(now):
             return self._let_go(out)
         monotonic = self._context.clock.monotonic()
         if self._child is None:
@@ -81,12 +100,6 @@ class GpuProbe:
             self._child = None
 
     # -- the child's life ------------------------------------------------------------------------------
-    def _is_released(self, now: int) -> bool:
-        try:
-            return now - os.stat(self._flag).st_mtime_ns < RELEASE_LASTS
-        except OSError:
-            return False
-
     def _let_go(self, out: Records) -> SourceState:
         if self._child is not None:
             self._child.dismiss()
@@ -97,7 +110,7 @@ class GpuProbe:
             out.event(
                 "hw.gpu.driver", entity=self._context.host.entity, state="released", body="released on demand"
             )
-        return failing("GPUs are released for a reset", f"rm {self._flag}")
+        return failing("GPUs are released for a reset", "misstep gpu resume")
 
     def _leaves(self, body: bytes) -> None:
         """The child says why it goes."""
