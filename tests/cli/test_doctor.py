@@ -76,6 +76,16 @@ def test_ptrace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: str, rem
     assert machine.stacks(tmp_path)[1:] == (LIMITED, machine.stacks(tmp_path).detail, remedy)
 
 
+@linux
+def test_processes_of_others_are_told_of_where_they_are_shut() -> None:
+    found = machine.other_processes()
+    if os.geteuid() == 0:
+        assert (found.state, found.remedy) == (OK, "")
+    else:
+        assert "environments of your own only" in found.detail
+        assert (found.state == LIMITED) == ("of other users" in found.detail) == bool(found.remedy)
+
+
 def test_cgroups(tmp_path: Path) -> None:
     assert machine.cgroups(tmp_path).state == LIMITED
     (tmp_path / "memory").mkdir()

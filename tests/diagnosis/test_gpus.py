@@ -366,3 +366,29 @@ def test_the_same_rows_in_another_order_give_the_same_bytes(replayed: Diagnose) 
     (one,), (other,) = replayed(story.rows, SESSION), replayed(turned.rows, SESSION)
     assert (one.id, one.data["title"], one.blamed) == (other.id, other.data["title"], other.blamed)
     assert [s["statement"] for s in one.data["chain"]] == [s["statement"] for s in other.data["chain"]]
+
+
+def test_what_a_user_without_privileges_could_not_read_stands_in_the_verdict(replayed: Diagnose) -> None:
+    """A source that is shut, and one that was read in part; one that has nothing to read here is not mentioned."""
+    story = Story()
+    host = f"host/{RESOURCE['host.id']}"
+    shut = "this user may not read /dev/kmsg"
+    for source, state, reason, remedy in (
+        ("kernel_log", "unsupported", shut, "sudo misstep agent"),
+        (
+            "processes",
+            "ok",
+            "environment of 4 workload processes belongs to other users",
+            "sudo misstep agent",
+        ),
+        ("host", "ok", "", ""),
+        ("training_logs", "off", "no training job runs on this machine", ""),
+    ):
+        told = {"misstep.source": source, "misstep.source.reason": reason, "misstep.source.remedy": remedy}
+        story.add(2, "source.state", host, state, more=told)
+    story.add(60, "hw.gpu.state", story.gpu(1), "lost", more={"hw.id": story.pci(1)})
+    (incident,) = replayed(story.rows, SESSION)
+    unseen = {gap["source"]: (gap["reason"], gap["remedy"]) for gap in incident.to_dict()["unseen"]}
+    assert unseen["kernel_log"] == (shut, "sudo misstep agent")
+    assert unseen["processes"][0].startswith("environment of 4")
+    assert not unseen.keys() & {"host", "training_logs"}

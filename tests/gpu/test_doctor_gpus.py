@@ -30,3 +30,14 @@ def test_no_gpu_is_no_complaint_and_no_library_is_one(tmp_path: Path) -> None:
     assert gpus.gpus(str(tmp_path / "libnvidia-ml.so.1")).state == LIMITED
     if not Path("/dev/nvidiactl").exists() and not Path("/proc/driver/nvidia").exists():
         assert gpus.gpus("libnvidia-ml.so.1").detail.startswith(("no NVIDIA GPU", "an NVIDIA GPU is"))
+
+
+def test_pods_are_spoken_of_where_kubernetes_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    socket = tmp_path / "kubelet" / "pod-resources" / "kubelet.sock"
+    assert gpus.pods(str(socket)) == []
+    assert gpus.pods("") == []
+    socket.parent.mkdir(parents=True)
+    (found,) = gpus.pods(str(socket))
+    assert (found.state, "cannot be asked" in found.detail) == (LIMITED, True)
+    assert "mount" in found.remedy

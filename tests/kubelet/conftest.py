@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,9 +137,9 @@ class Kubelet:
 
 
 @pytest.fixture
-def kubelet(tmp_path: Path) -> Iterator[Kubelet]:
-    """A kubelet that gave nothing to anybody yet."""
-    (tmp_path / "pod-resources").mkdir()
-    held = Kubelet(tmp_path / "pod-resources" / "kubelet.sock")
-    yield held
-    held.stop()
+def kubelet() -> Iterator[Kubelet]:
+    """A kubelet that gave nothing to anybody yet; the path of a socket must be short."""
+    with tempfile.TemporaryDirectory() as folder:
+        held = Kubelet(Path(folder) / "kubelet.sock")
+        yield held
+        held.stop()

@@ -16,11 +16,16 @@ _SEEN = {"gpu": ("ok", "off"), "infiniband": ("ok", "off")}
 
 
 class Gap(NamedTuple):
-    """A source that could not be read for all of an interval."""
+    """A source that could not be read for all of an interval, or only in part.
+
+    Attributes:
+        partial: it was read, and a part of it was shut: no cause was out of its sight.
+    """
 
     source: str
     reason: str
     remedy: str
+    partial: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The gap as an incident carries it."""
@@ -62,13 +67,32 @@ class Coverage:
         return self._dropped(source, start, end)
 
     def gaps(self, start: int, end: int) -> list[Gap]:
-        """Every source that could not be read for all of an interval."""
-        found = [self.gap(source, start, end) for source in names.SOURCES if source in self._by_source()]
+        """Every source that could not be read for all of an interval, or of which a command would open more."""
+        known = [
+            source for source in names.SOURCES if source in self._by_source() and not self._is_absent(source)
+        ]
+        found = [self.gap(source, start, end) or self._part(source, end) for source in known]
         return [gap for gap in found if gap is not None]
 
     def reported(self, source: str) -> bool:
         """Whether any agent ever said how this source stands."""
         return source in self._by_source()
+
+    def _is_absent(self, source: str) -> bool:
+        """Whether no machine ever had what a source of training jobs reads."""
+        rows = self._by_source()[source]
+        return source.startswith(("torch_", "training_")) and all(
+            row.state == "off" and not row.session for row in rows
+        )
+
+    def _part(self, source: str, end: int) -> Gap | None:
+        """What of a source that was read stayed shut, as its agent said last."""
+        newest = {row.entity: row.attributes for row in self._by_source().get(source, []) if row.ts <= end}
+        for held in newest.values():
+            reason, remedy = held.get(names.SOURCE_REASON, ""), held.get(names.SOURCE_REMEDY, "")
+            if reason and remedy:
+                return Gap(source, reason, remedy, partial=True)
+        return None
 
     def _dropped(self, source: str, start: int, end: int) -> Gap | None:
         for row in self._window.rows("agent.gap", since=start - _MARGIN, until=end + SECOND, everywhere=True):

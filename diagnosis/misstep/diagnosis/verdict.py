@@ -195,7 +195,7 @@ def _confidence(explanation: Explanation, unseen: list[Gap]) -> float:
     """The claim's own weight, less what could not be seen and would have spoken."""
     score = explanation.claim.score
     needed = {source for id in explanation.cause.rivals for source in BY_ID[id].needs}
-    missing = len({gap.source for gap in unseen} & needed)
+    missing = len({gap.source for gap in unseen if not gap.partial} & needed)
     return round(max(0.05, score - 0.05 * missing), 2)
 
 

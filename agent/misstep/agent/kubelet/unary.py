@@ -19,6 +19,7 @@ _HEAD = struct.Struct(">BHBBI")
 """Length in 24 bits, type, flags, stream."""
 _LONGEST = 16384
 """Bytes of a frame that a peer may send unless it was told otherwise."""
+_READ = 65536
 _STATUS = (b"\x0bgrpc-status", b"\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f")
 """The name as it is, and in Huffman's code as Go writes it; a value of one or two digits is shorter as it is."""
 UNIMPLEMENTED = 12
@@ -86,6 +87,7 @@ class _Answer:
     def __init__(self, link: socket.socket, deadline: float, limit: int) -> None:
         self._link, self._deadline, self._limit = link, deadline, limit
         self._left = 2 * limit + 65536
+        self._held, self._at = b"", 0
         self._message, self._headers = bytearray(), bytearray()
 
     def read(self) -> bytes:
@@ -145,18 +147,20 @@ class _Answer:
         return 0
 
     def _take(self, size: int) -> bytes:
-        self._left -= size
+        while len(self._held) - self._at < size:
+            self._held, self._at = self._held[self._at :] + self._more(), 0
+        begin, self._at = self._at, self._at + size
+        return self._held[begin : self._at]
+
+    def _more(self) -> bytes:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("it does not answer in time")
+        self._link.settimeout(left)
+        part = self._link.recv(_READ)
+        if not part:
+            raise CallError("the answer broke off")
+        self._left -= len(part)
         if self._left < 0:
             raise CallError("it sends without an end")
-        parts = []
-        while size:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("it does not answer in time")
-            self._link.settimeout(left)
-            part = self._link.recv(size)
-            if not part:
-                raise CallError("the answer broke off")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+        return part

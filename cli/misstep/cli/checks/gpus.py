@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,10 @@ _PATIENCE = 10.0
 
 
 def check(settings: Settings) -> list[Check]:
-    """One line on the GPUs."""
+    """One line on the GPUs, and one on their pods where Kubernetes is seen."""
     if sys.platform != "linux":
         return []
-    return [gpus(settings.agent.nvml_library)]
+    return [gpus(settings.agent.nvml_library), *pods(settings.agent.kubelet_socket)]
 
 
 def gpus(library: str) -> Check:
@@ -62,6 +63,25 @@ def gpus(library: str) -> Check:
     if count and _own_namespace():
         return Check("GPUs", LIMITED, f"{count} by NVML; their processes have pids of another namespace, so no rank is found for them", "docker run --pid=host …, in Kubernetes hostPID: true")  # fmt: skip
     return Check("GPUs", OK, f"{count} by NVML: utilisation, memory, power, ECC, NVLink, processes, Xids")
+
+
+def pods(path: str) -> list[Check]:
+    """Whether kubelet tells to whom it gave which GPU; nothing where there is no Kubernetes."""
+    from misstep.agent.kubelet import resources, unary
+
+    node = Path(path).parent.parent.exists()
+    if not path or not (node or "KUBERNETES_SERVICE_HOST" in os.environ):
+        return []
+    remedy = (
+        "sudo misstep agent   # in a pod: mount the node's /var/lib/kubelet/pod-resources, and run as root"
+    )
+    try:
+        found = resources.listing(unary.call(path, resources.LIST))
+    except (OSError, ValueError, unary.CallError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        return [Check("pods", LIMITED, f"kubelet cannot be asked at {path} ({why}): a GPU's pod is known by its uid alone", remedy)]  # fmt: skip
+    given = len({one.device for one in found.given})
+    return [Check("pods", OK, f"kubelet tells of {len(found.pods)} pods, and that it gave them {given} GPUs or parts of GPUs")]  # fmt: skip
 
 
 def _own_namespace() -> bool:

@@ -73,7 +73,27 @@ def other_processes() -> Check:
         return Check("processes", LIMITED, "/proc is mounted with hidepid: only your own processes are seen", "sudo mount -o remount,hidepid=0 /proc")  # fmt: skip
     if os.geteuid() == 0:
         return Check("processes", OK, "all users' processes, environments included")
-    return Check("processes", OK, "all processes; environments of your own only, so another user's Ray is seen from outside")  # fmt: skip
+    shut = "environments of your own only: another user's Ray is seen from outside, another user's ranks are not found"
+    others = _others()
+    if others:
+        return Check("processes", LIMITED, f"all processes; {shut}; {others} Python processes here are of other users", "sudo misstep up")  # fmt: skip
+    return Check("processes", OK, f"all processes; {shut}")
+
+
+def _others() -> int:
+    """Python processes of other users that are no services of the system (a uid below 1000, root's left out)."""
+    found = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            owner = process.stat().st_uid
+            found += owner != os.geteuid() and owner not in range(1, 1000) and _is_python(process)
+        except OSError:
+            continue
+    return found
+
+
+def _is_python(process: Path) -> bool:
+    return _read(process / "comm").startswith(("python", "ray::", "pt_main_thread"))
 
 
 def stacks(folder: Path = Path("/proc/sys/kernel/yama")) -> Check:
