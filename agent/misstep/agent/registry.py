@@ -14,6 +14,7 @@ from misstep.agent.kubelet.probe import PodResourcesProbe
 from misstep.agent.probe import Probe
 from misstep.agent.processes import ProcessProbe
 from misstep.agent.ray import assembly as ray
+from misstep.agent.torch.logs import TrainingLogs
 from misstep.agent.torch.probe import TorchProbe
 
 
@@ -33,4 +34,5 @@ def probes(context: Context) -> list[Probe]:
         InfinibandProbe(context),
         *ray.probes(context),
         TorchProbe(context),
+        TrainingLogs(context),
     ]

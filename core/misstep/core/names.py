@@ -112,6 +112,14 @@ SIZES = "torch.sizes"  # of the inputs, as JSON
 DTYPES = "torch.dtypes"
 READING = "torch.reading"  # Unix nanoseconds; what was read of several ranks at one time carries the same
 BACKEND = "torch.backend"
+BEGUN = "torch.begun"  # sequence of the last collective of a group that a log line says was begun, -1 for none
+ENDED = "torch.ended"  # the same for the last that came to its end
+TIMEOUT = "torch.timeout"  # milliseconds
+WAITED = "torch.waited"  # milliseconds
+OTHER_RANK = "torch.other.rank"
+OTHER_OPERATION = "torch.other.operation"
+PEER = "network.peer.address"
+COMMUNICATOR = "nccl.communicator"  # address of it in its process, or the hash that its members share
 STEP = "training.step"  # as the script counts, told with misstep.workload
 PHASE = "training.phase"  # data, forward, backward, optimizer, checkpoint, eval, rollout, weight_sync
 PHASE_SECONDS = "training.phase.seconds"  # for how long the rank has been in it
@@ -241,6 +249,10 @@ EVENTS = (
     Event("torch.reading", "rank", "a rank's collectives were read: the body has, for each group, how many it has begun and how many came to their end", ("moving", "stopped", "silent", "gone"), "json"),
     Event("torch.collective", "rank", "one collective of a rank; its time is when the rank began it", ("scheduled", "started", "completed", "failed"), ""),
     Event("torch.stack", "rank", "where a rank stands: the stacks of its Python threads, innermost frame last", body="json"),
+    Event(
+        "torch.log", "rank", "a log line of NCCL, Gloo, PyTorch's watchdog, torchrun or DeepSpeed that says something of ranks or collectives; init_open: a communicator's initialisation was begun 30 s before and is not complete; error_file: what torchrun's error file of a rank says",
+        ("watchdog_timeout", "work_status", "dump_signal", "mismatch", "gloo_timeout", "connection_lost", "size_mismatch", "init_start", "init_complete", "init_open", "nccl_warning", "rank_failed", "rank_ended", "launcher_ended", "error_file"), "line",
+    ),
     Event("kernel.oom_kill", "process", "the kernel killed a process for want of memory", body="kernel line"),
     Event("kernel.segfault", "process", "a process made an invalid access that nothing handled", body="kernel line"),
     Event("kernel.hung_task", "process", "a task was blocked in the kernel for longer than its limit", body="kernel line"),
@@ -293,6 +305,7 @@ SOURCES = {
     "driver_exceptions": "uncaught exceptions of the driver (needs `misstep run`)",
     "torch_collectives": "collectives of torch's ranks (Flight Recorder, needs `misstep run`)",
     "torch_stacks": "stacks of torch's ranks (py-spy, else the hook in the rank)",
+    "training_logs": "log files of training jobs: stdout and stderr where they are files, NCCL_DEBUG_FILE, torchrun's error files",
     "agent": "the agent itself",
 }
 """Every source of evidence, as a person would call it."""

@@ -15,8 +15,8 @@ from misstep.agent.ray import logfiles, submissions
 from misstep.agent.ray.logfiles import ALL, EVENTS, SUBMISSIONS, LogFile
 from misstep.agent.ray.session import RaySession
 from misstep.agent.ray.sessions import RaySessions
-from misstep.agent.ray.tail import Line, Tail
 from misstep.agent.records import WARNING, Records
+from misstep.agent.tail import Line, Tail
 from misstep.core import names
 from misstep.core.clock import SECOND
 
@@ -253,3 +253,16 @@ class RayLogs:
             return
         time = level.time if now - 24 * 3600 * SECOND < level.time <= now + 2 * SECOND else now
         out.line(text, file.attributes(line.offset), time=time, severity=level.severity)
+        self._recognise(text, file, one, out)
+
+    def _recognise(self, text: bytes, file: _File, one: RaySession, out: Records) -> None:
+        """What a worker's line says of collectives: Ray Train's ranks write to the same files as any worker."""
+        from misstep.agent.torch import lines  # here: most machines have no Ray
+
+        found = lines.recognise(text)
+        if found is not None:
+            pid = file.file.attributes.get(names.PID)
+            lines.tell(
+                found, text, out, session=one.session, path=file.tail.path, source=self.source,
+                pid=pid if isinstance(pid, int) else 0,
+            )  # fmt: skip

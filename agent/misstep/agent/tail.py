@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class Tail:
         path: the name under which it is written; what was rotated away is looked for at ``<path>.1``.
         inode: where an earlier run stood, 0 to begin afresh.
         offset: the same.
+        owner: user id whose file it must be, so that nobody has root read for him what he may not; None for anybody's.
 
     Attributes:
         inode: of the file that `offset` is in.
@@ -35,8 +37,9 @@ class Tail:
         unfinished: bytes that the last `lines` left behind the last complete line.
     """
 
-    def __init__(self, path: str, inode: int = 0, offset: int = 0) -> None:
+    def __init__(self, path: str, inode: int = 0, offset: int = 0, owner: int | None = None) -> None:
         self.path = path
+        self.owner = owner
         self.inode = inode
         self.offset = offset
         self.truncated = 0
@@ -56,9 +59,8 @@ class Tail:
 
     def skip_to(self, tail: int) -> None:
         """Pass over all but the last `tail` bytes of the present file, and what they begin with of a line."""
-        try:
-            held = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        held = self._open()
+        if held < 0:
             return
         try:
             status = os.fstat(held)
@@ -77,9 +79,8 @@ class Tail:
         Args:
             last: nobody writes any more; an unfinished line counts as one.
         """
-        try:
-            held = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        held = self._open()
+        if held < 0:
             return
         try:
             status = os.fstat(held)
@@ -93,6 +94,18 @@ class Tail:
             yield from self._read(held, min(budget, status.st_size - self.offset), last)
         finally:
             os.close(held)
+
+    def _open(self) -> int:
+        """A descriptor; -1 for what is not there, no plain file (to open a pipe would wait), or not the owner's."""
+        try:
+            held = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            return -1
+        status = os.fstat(held)
+        if stat.S_ISREG(status.st_mode) and self.owner in (None, status.st_uid):
+            return held
+        os.close(held)
+        return -1
 
     def _rest(self, budget: int) -> Generator[Line, None, int]:
         """What was still unread when the file was rotated away; returns how much that was."""

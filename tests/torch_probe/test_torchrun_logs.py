@@ -1,0 +1,91 @@
+"""What a real torchrun writes into files, from its disk to a query."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from misstep.agent.launch import TORCH_FOLDER, child_environment
+from misstep.lab.household import Household, free_ports
+from misstep.lab.service import Service
+
+SCRIPT = """
+import os, time
+import torch, torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import record
+
+@record
+def main():
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    for step in range(60):
+        dist.all_reduce(torch.ones(8))
+        print(f"rank {rank} step {step}", flush=True)
+        time.sleep(0.2)
+        if step == 40 and rank == 1:
+            raise ValueError("bad batch")
+
+main()
+"""
+
+
+def wanted(client: Any) -> tuple[dict[tuple[str, str], Any], list[Any], str]:
+    """(recognised lines by state and rank, plain lines, session) so far."""
+    for session in client.get("sessions")["sessions"]:
+        if "/torch/" in session["session"]:
+            rows = client.get("logs", session=session["session"], limit=5000)["logs"]
+            told = {
+                (row["state"], str(row["attributes"].get("torch.rank", ""))): row
+                for row in rows
+                if row["event"] == "torch.log"
+            }
+            return told, [row for row in rows if not row["event"]], session["session"]
+    return {}, [], ""
+
+
+@pytest.mark.torch
+def test_files_of_torchrun(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    with Household() as home:
+        service = Service(home)
+        service.start()
+        service.wait()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
+        environment |= child_environment(service.agent_url, environ=environment)
+        environment |= {
+            TORCH_FOLDER: service.environment["MISSTEP_AGENT_TORCH_FOLDER"], "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        home.start(
+            "torchrun",
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_ports(1)[0]}",
+                f"--log-dir={tmp_path / 'logs'}", "--tee=3", str(script),
+            ],
+            environment,
+        )  # fmt: skip
+        client = service.client()
+        deadline = time.monotonic() + 90
+        told, lines, session = wanted(client)
+        while time.monotonic() < deadline and not {("error_file", "1"), ("rank_failed", "1")} <= set(told):
+            time.sleep(0.5)
+            told, lines, session = wanted(client)
+        assert {("error_file", "1"), ("rank_failed", "1")} <= set(told), (
+            told.keys(),
+            home.last_words("torchrun", 30),
+        )
+        error = told["error_file", "1"]
+        assert error["entity"] == f"rank/{session}/1"
+        assert error["attributes"]["exception.type"] == "ValueError"
+        assert 'raise ValueError("bad batch")' in error["body"]
+        assert told["rank_failed", "1"]["attributes"]["process.exit.code"] == "1"
+        for rank in ("0", "1"):
+            mine = [row["body"] for row in lines if row["entity"] == f"rank/{session}/{rank}"]
+            steps = [line.partition("]:")[2] or line for line in mine if f"rank {rank} step" in line]
+            # Each is in its own file and, because of --tee, in the launcher's output.
+            assert [steps.count(f"rank {rank} step {step}") for step in range(41)] == [2] * 41
