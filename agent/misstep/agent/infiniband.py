@@ -2,7 +2,8 @@
 
 Each read of a counter is a command to the adapter's firmware, and firmware that hangs holds its reader for as long
 as a minute: so a thread reads, and the probe hands on what it found. Files: Documentation/ABI/stable/
-sysfs-class-infiniband; ``hw_counters`` are mlx5's.
+sysfs-class-infiniband; ``hw_counters`` are those of mlx5, bnxt_re and irdma. A RoCE port's pauses and discards stand with
+its network interface (`ethtool`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ import os
 import re
 import threading
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from misstep.agent import procfs
 from misstep.agent.context import Context
+from misstep.agent.otlp import Value
 from misstep.agent.probe import OK, SourceState, failing, off
 from misstep.agent.records import INFO, WARNING, Records
 from misstep.agent.series import Series, declared
+from misstep.agent.watched_thread import WatchedThread
 from misstep.core import names
+
+if TYPE_CHECKING:
+    from misstep.agent.ethtool import Ask, Interface
 
 _EVERY = 10.0
 _SILENT = 30.0
@@ -34,7 +40,9 @@ _ERRORS = (
 _HARDWARE = (
     "out_of_sequence", "packet_seq_err", "local_ack_timeout_err", "implied_nak_seq_err", "rnr_nak_retry_err",
     "req_cqe_error", "resp_cqe_error", "rx_icrc_encapsulated", "roce_adp_retrans", "roce_adp_retrans_to",
-    "np_cnp_sent", "np_ecn_marked_roce_packets", "rp_cnp_handled", "rp_cnp_ignored",
+    "np_cnp_sent", "np_ecn_marked_roce_packets", "rp_cnp_handled", "rp_cnp_ignored", "out_of_buffer", "duplicate_request",
+    "roce_slow_restart", "roce_slow_restart_cnps", "tx_cnp_pkts", "rx_cnp_pkts", "rx_ecn_marked_pkts", "seq_err_naks_rcvd", "to_retransmits",
+    "cnpSent", "cnpHandled", "cnpIgnored", "RxECNMrkd",
 )  # fmt: skip
 _MANAGED = b"SW_MNG"
 """In the vital product data of adapters that belong to the NVLink switches of HGX B200 and B300: Fabric Manager looks
@@ -50,6 +58,7 @@ class _Port(NamedTuple):
     counters: list[tuple[str, Series, int]]
     active: Series
     rate: Series
+    interface: Interface | None
 
 
 class InfinibandProbe:
@@ -57,13 +66,14 @@ class InfinibandProbe:
 
     Args:
         root: what stands before ``/sys``.
+        ask: by which the counters of network interfaces are asked for; without it, the kernel.
     """
 
     source = "infiniband"
     interval = _EVERY
     follows_events = False
 
-    def __init__(self, context: Context, root: str = "") -> None:
+    def __init__(self, context: Context, root: str = "", ask: Ask | None = None) -> None:
         self._host = context.host.entity
         self._folder = f"{root}/sys/class/infiniband"
         self._boot = procfs.boot_time()
@@ -73,9 +83,10 @@ class InfinibandProbe:
         self._found: list[tuple[Series, float]] = []
         self._changes: list[tuple[_Port, str]] = []
         self._reading = ("", 0.0)
-        self._stop = threading.Event()
+        self._ask = ask
+        self._series: dict[tuple[str, str], Series] = {}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread = WatchedThread("infiniband", self._run, context.clock)
 
     def supported(self) -> SourceState:
         """Whether there is a device at all; looks at names only."""
@@ -87,9 +98,7 @@ class InfinibandProbe:
 
     def check(self, now: int, out: Records) -> SourceState | None:
         """Hand on the newest reading; the first one is begun here."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="infiniband", daemon=True)
-            self._thread.start()
+        life = self._thread.watch()
         with self._lock:
             found, self._found = self._found, []
             changes, self._changes = self._changes, []
@@ -105,6 +114,8 @@ class InfinibandProbe:
                 severity=INFO if state == "ACTIVE" else WARNING,
                 attributes={names.HW_ID: port.name},
             )
+        if life != OK:
+            return life
         if path and time.monotonic() - began > _SILENT:
             return failing(f"{path} has not answered for {_SILENT:.0f} s: its adapter's firmware hangs")
         if self._managed:
@@ -115,15 +126,15 @@ class InfinibandProbe:
 
     def close(self) -> None:
         """Let the thread end; one that hangs in the kernel is left to it."""
-        self._stop.set()
+        self._thread.close()
 
     # -- the thread ----------------------------------------------------------------------------------
     def _run(self) -> None:
+        self._managed = []
         ports = self._ports()
-        while True:
+        while not self._thread.stopping.is_set():
             self._read_all(ports)
-            if self._stop.wait(_EVERY):
-                return
+            self._thread.stopping.wait(_EVERY)
 
     def _ports(self) -> list[_Port]:
         found: list[_Port] = []
@@ -159,8 +170,22 @@ class InfinibandProbe:
             ]  # fmt: skip
         there = [one for one in counters if os.path.exists(one[0])]
         return _Port(
-            name, folder, there, declared("hw.network.up", held), declared("hw.network.bandwidth.limit", held)
+            name, folder, there, declared("hw.network.up", held), declared("hw.network.bandwidth.limit", held), self._interface(folder)
         )  # fmt: skip
+
+    def _interface(self, folder: str) -> Interface | None:
+        """The network interface of a RoCE port; None for InfiniBand."""
+        if self._text(f"{folder}/link_layer").strip() != b"Ethernet":
+            return None
+        from misstep.agent.ethtool import Interface  # here: most machines have no such port
+
+        place = int(folder.rpartition("/")[2]) - 1
+        net = f"{folder}/../../device/net"
+        for name in sorted(os.listdir(net)) if os.path.isdir(net) else ():
+            if self._text(f"{net}/{name}/dev_port").strip() == b"%d" % place:
+                return Interface(name, self._ask)
+        name = self._text(f"{folder}/gid_attrs/ndevs/0").strip().decode("ascii", "replace")
+        return Interface(name, self._ask) if name else None
 
     def _read_all(self, ports: list[_Port]) -> None:
         found: list[tuple[Series, float]] = []
@@ -180,9 +205,37 @@ class InfinibandProbe:
                 held = self._text(path).strip()
                 if held.isdigit():  # ``N/A (no PMA)`` where the adapter does not count
                     found.append((series, int(held) * factor))
+            if port.interface is not None:
+                found += self._of_interface(port.name, port.interface)
         with self._lock:
             self._found, self._reading = found, ("", 0.0)
             self._changes += changes
+
+    def _of_interface(self, port: str, interface: Interface) -> list[tuple[Series, float]]:
+        from misstep.agent.ethtool import PAUSED
+
+        with self._lock:
+            self._reading = (f"ethtool {interface.name}", time.monotonic())
+        try:
+            read = interface.read()
+        except OSError:
+            return []  # it was taken away, or its driver has no such counters
+        found: list[tuple[Series, float]] = []
+        for name, value in read.items():
+            paused = PAUSED.fullmatch(name)
+            series = self._series.get((port, name))
+            if series is None:
+                held: dict[str, Value] = {names.HW_ID: port}
+                if paused:
+                    held |= {"network.io.direction": "receive" if paused[1] == "rx" else "transmit", "hw.network.priority": paused[2] or "all"}  # fmt: skip
+                    series = declared("hw.network.port.pause.time", held, self._boot)
+                else:
+                    series = declared(
+                        "hw.network.port.events", held | {"hw.network.counter": name}, self._boot
+                    )
+                self._series[port, name] = series
+            found.append((series, value / 1e6 if paused else value))
+        return found
 
     def _text(self, path: str) -> bytes:
         if path in self._refused:

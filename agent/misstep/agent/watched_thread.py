@@ -8,7 +8,7 @@ from collections.abc import Callable
 from misstep.agent.probe import OK, SourceState, failing
 from misstep.core.clock import SECOND, Clock
 
-_FIRST, _MOST = SECOND, 60 * SECOND
+_FIRST, _MOST = SECOND, 30 * SECOND
 _STEADY = 60 * SECOND
 """A thread that lived so long is begun again after the first pause, however often it died before."""
 

@@ -183,6 +183,7 @@ METRICS = (
     Metric("hw.network.bandwidth.limit", "gauge", "By/s", "rate of a port in one direction", ("hw.id",)),
     Metric("hw.network.io", "sum", "By", "bytes of a port", ("hw.id", "network.io.direction")),
     Metric("hw.network.port.events", "sum", "{event}", "errors, retries and signs of congestion of a port, by the kernel's name of the counter", ("hw.id", "hw.network.counter")),
+    Metric("hw.network.port.pause.time", "sum", "s", "time for which a RoCE port was held back by the other end (receive), or held it back (transmit), by priority", ("hw.id", "network.io.direction", "hw.network.priority")),
     Metric("process.memory.usage", "gauge", "By", "resident memory of a workload process", _PROCESS),
     Metric("process.cpu.time", "sum", "s", "CPU time of a workload process, user and system", _PROCESS),
     Metric("process.state", "gauge", "1", "1 for the state letter of /proc/<pid>/stat that the attribute names", (*_PROCESS, "process.state")),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from misstep.agent import pids
 from misstep.agent.context import Context
 from misstep.agent.otlp import Value
-from misstep.agent.probe import OK, SourceState, failing, off, unsupported
+from misstep.agent.probe import OK, SourceState, off, unsupported
 from misstep.agent.records import Records
 from misstep.agent.series import Series, declared
 from misstep.agent.torch import door, folders, pyspy
@@ -85,8 +85,8 @@ class TorchProbe:
         self._jobs.watch(out)
         for rank in self._known.values():
             self._count(rank, out)
-        if self._watcher is not None and self._watcher.failed:
-            return failing(self._watcher.failed)
+        if self._watcher is not None and (life := self._watcher.watch()) != OK:
+            return life
         if not self._jobs.sessions():
             return off("no rank of torch runs on this machine")
         self._context.coverage.report("torch_stacks", self._stacks_state())
@@ -135,7 +135,6 @@ class TorchProbe:
             from misstep.agent.torch.watcher import Watcher  # here: most machines have no rank
 
             self._watcher = Watcher(self._context, self._hello, self._goodbye)
-            self._watcher.start()
         self._watcher.take(rank)
 
     def _hello(self, rank: Rank) -> None:

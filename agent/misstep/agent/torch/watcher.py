@@ -16,11 +16,13 @@ from collections.abc import Callable
 from misstep.agent import procfs
 from misstep.agent.context import Context
 from misstep.agent.otlp import Value
+from misstep.agent.probe import SourceState
 from misstep.agent.records import INFO, WARNING, Records
 from misstep.agent.torch import door, progress, pyspy, recorder
 from misstep.agent.torch.door import Door
 from misstep.agent.torch.rank import Rank
 from misstep.agent.torch.recorder import NEWEST
+from misstep.agent.watched_thread import WatchedThread
 from misstep.core import names
 from misstep.core.errors import StorageError
 
@@ -84,17 +86,14 @@ class Watcher:
         self._doors: dict[int, tuple[Door, Rank]] = {}
         self._vigils: dict[str, _Vigil] = {}
         self._pyspy = pyspy.program()
-        self._ending = False
         self._read, self._write = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="torch", daemon=True)
+        self._thread = WatchedThread("torch", self._run, context.clock)
         self.refused = ""
         """Why py-spy could not read the last stacks; empty while it can."""
-        self.failed = ""
-        """An error of our own; the thread goes on."""
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+    def watch(self) -> SourceState:
+        """Begin the thread, or begin it again when it died; `failing` while it is down."""
+        return self._thread.watch()
 
     def take(self, rank: Rank) -> None:
         """Watch one more rank, whose socket is known."""
@@ -110,10 +109,9 @@ class Watcher:
 
     def close(self) -> None:
         """End the thread."""
-        self._ending = True
+        self._thread.stopping.set()
         os.write(self._write, b"x")
-        if self._thread.is_alive():
-            self._thread.join(5)
+        self._thread.close(5)
         for held, _ in self._doors.values():
             held.close()
         os.close(self._read)
@@ -122,14 +120,11 @@ class Watcher:
     # -- the thread --------------------------------------------------------------------------------
     def _run(self) -> None:
         poll = select.poll()
-        poll.register(self._read, select.POLLIN)
+        for number in (self._read, *self._doors):  # doors that were open when the thread died are open still
+            poll.register(number, select.POLLIN)
         tick = time.monotonic()
-        while not self._ending:
-            try:
-                tick = self._round(poll, tick)
-            except Exception as error:  # noqa: BLE001  one rank's oddity must not cost the others their evidence
-                self.failed = f"the watcher failed: {type(error).__name__}: {error}"
-                time.sleep(INTERVAL)
+        while not self._thread.stopping.is_set():
+            tick = self._round(poll, tick)
 
     def _round(self, poll: select.poll, tick: float) -> float:
         """Hear who answers, and at a tick ask anew; returns the next tick."""
