@@ -247,7 +247,7 @@ EVENTS = (
     Event("command.start", "process", "`misstep run` started a command"),
     Event("command.exit", "process", "a command under `misstep run` ended; exit code or signal", ("exited", "killed"), ends=("exited", "killed")),
     Event("torch.rank", "rank", "a rank of a training job was found, or its groups changed; the body has the ranks of each group", body="json", relates=((ENTITY, "is", PROCESS_ENTITY),)),
-    Event("torch.reading", "rank", "a rank's collectives were read: the body has, for each group, how many it has begun and how many came to their end", ("moving", "stopped", "silent", "gone"), "json"),
+    Event("torch.reading", "rank", "a rank's collectives were read: the body has, for each group, how many it has begun and how many came to their end, and the calls since the last reading", ("moving", "stopped", "silent", "gone"), "json"),
     Event("torch.collective", "rank", "one collective of a rank; its time is when the rank began it", ("scheduled", "started", "completed", "failed"), ""),
     Event("torch.stack", "rank", "where a rank stands: the stacks of its Python threads, innermost frame last", body="json"),
     Event(

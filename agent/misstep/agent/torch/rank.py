@@ -6,6 +6,7 @@ import json
 from collections import deque
 from typing import Any
 
+from misstep.agent.torch.calls import Told
 from misstep.agent.torch.progress import NOTHING
 from misstep.agent.torch.recorder import Collective, Position
 
@@ -24,6 +25,7 @@ class Rank:
         moved: monotonic seconds of the last change of its status.
         silent: since when it owes an answer, monotonic seconds; 0 while it owes none for long.
         steps: how often its status changed.
+        told_calls: which of its calls were told.
         names: group name by `pg_id`.
         workload: what its script tells of its steps.
     """
@@ -44,6 +46,7 @@ class Rank:
         self.steps = 0
         self.recording = True
         self.traced = ""
+        self.told_calls = Told()
         self._pauses: deque[float] = deque(maxlen=_KEPT)
         self._shipped: dict[tuple[str, int], str] = {}
 
@@ -65,6 +68,11 @@ class Rank:
     def by_group(self) -> dict[str, Position]:
         """Where it stands in each group, as far as the groups' names are known."""
         return {self.names[id]: held for id, held in self.positions.items() if id in self.names}
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has begun a collective that has not come to its end."""
+        return any(one.enqueued > one.completed for one in self.positions.values())
 
     def totals(self) -> tuple[int, int]:
         """Collectives that it has begun and that came to their end."""

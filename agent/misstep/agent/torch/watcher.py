@@ -1,7 +1,8 @@
 """The thread that asks ranks how they stand. It sleeps between questions and waits for nobody's answer.
 
 Each second every rank is asked for its status, 300 bytes. The Flight Recorder is read when a job's groups change, when
-a rank stands still or is gone, and each minute besides; stacks are taken with a reading of a job that stands still.
+a rank stands still or is gone, and from time to time besides (see `vigil`); stacks are taken with a reading of a job
+that stands still, and of ranks that come late.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from misstep.agent import procfs
 from misstep.agent.context import Context
@@ -21,7 +22,7 @@ from misstep.agent.records import INFO, WARNING, Records
 from misstep.agent.torch import door, progress, pyspy, recorder
 from misstep.agent.torch.door import Door
 from misstep.agent.torch.rank import Rank
-from misstep.agent.torch.recorder import NEWEST
+from misstep.agent.torch.vigil import Vigil
 from misstep.agent.watched_thread import WatchedThread
 from misstep.core import names
 from misstep.core.errors import StorageError
@@ -29,42 +30,8 @@ from misstep.core.errors import StorageError
 INTERVAL = 1.0
 _SILENT = 0.9
 _OWN_STACKS = 0.5
-_TRACE = 1.0
-_REGULAR = 60.0
-_FEW = 64
-"""Entries that are decoded at a regular reading; it compares sizes and types, and nobody waits for it."""
-_AGAIN = (0.0, 2.5, 6.0, 12.0, 24.0)
-"""Seconds after a job was first seen to stand still at which it is read; afterwards once a minute."""
-_LATER = 60.0
-_ROWS, _ROWS_STOPPED = 16, 24
-
-
-class _Vigil:
-    """When a job is to be read next."""
-
-    def __init__(self, now: float) -> None:
-        self.regular = now + _REGULAR
-        self.since = 0.0
-        self.times = 0
-
-    def due(self, stands: bool, now: float) -> str:
-        """``stopped``, ``moving`` or empty."""
-        if not stands:
-            resumed, self.since, self.times = self.since > 0, 0.0, 0
-            if resumed or now >= self.regular:
-                self.regular = now + _REGULAR
-                return "moving"
-            return ""
-        self.since = self.since or now
-        wait = (
-            _AGAIN[self.times]
-            if self.times < len(_AGAIN)
-            else _AGAIN[-1] + _LATER * (self.times - len(_AGAIN) + 1)
-        )
-        if now - self.since < wait:
-            return ""
-        self.times += 1
-        return "stopped"
+_TRACE, _TRACE_MOVING = 1.0, 3.0
+_ROWS = 24
 
 
 class Watcher:
@@ -84,7 +51,7 @@ class Watcher:
         self._fresh: list[Rank] = []
         self._wanted: dict[str, str] = {}
         self._doors: dict[int, tuple[Door, Rank]] = {}
-        self._vigils: dict[str, _Vigil] = {}
+        self._vigils: dict[str, Vigil] = {}
         self._pyspy = pyspy.program()
         self._read, self._write = os.pipe()
         self._thread = WatchedThread("torch", self._run, context.clock)
@@ -135,6 +102,7 @@ class Watcher:
                 self._hear(*self._doors[number], poll)
         self._enter(poll)
         self._answer_wishes()
+        self._catch()
         now = time.monotonic()
         if now < tick:
             return tick
@@ -192,9 +160,7 @@ class Watcher:
 
     def _learn(self, rank: Rank, held: Door) -> None:
         """A group that was not there before: learn its name, and who is in it."""
-        found = self._trace(rank)
-        if found is not None:
-            rank.names |= found.names
+        self._trace(rank, self._rings(rank))
         if not held.asked:
             held.ask(door.HELLO, time.monotonic())
 
@@ -215,11 +181,33 @@ class Watcher:
         for _, rank in self._doors.values():
             if rank.session:
                 jobs.setdefault(rank.session, []).append(rank)
-        self._vigils = {session: self._vigils.get(session) or _Vigil(now) for session in jobs}
+        self._vigils = {session: self._vigils.get(session) or Vigil(now) for session in jobs}
         for session, ranks in jobs.items():
-            why = self._vigils[session].due(any(rank.stands(now) for rank in ranks), now)
+            vigil = self._vigils[session]
+            vigil.saw(frozenset(rank.number for rank in ranks), _waiting(ranks), now)
+            why = vigil.due(
+                stands=any(rank.stands(now) for rank in ranks),
+                steps=sum(rank.steps for rank in ranks),
+                now=now,
+            )
             if why:
                 self._read_job(session, why, stacks=why == "stopped")
+
+    def _catch(self) -> None:
+        """Take the stacks of ranks that come late while the others wait for them: as soon as all have answered."""
+        for session, vigil in self._vigils.items():
+            held = (
+                [(one, rank) for one, rank in self._doors.values() if rank.session == session]
+                if vigil.late
+                else []
+            )
+            if not held or any(one.asked for one, _ in held):
+                continue
+            ranks = [rank for _, rank in held]
+            if vigil.catches(_waiting(ranks), time.monotonic()):
+                out = Records(self._context.clock.now())
+                self._tell_stacks([rank for rank in ranks if rank.number in vigil.late], out.now, out)
+                self._keep(out)
 
     def _answer_wishes(self) -> None:
         with self._lock:
@@ -237,35 +225,58 @@ class Watcher:
         at = self._context.clock.now()
         out = Records(at)
         now = time.monotonic()
+        spent: list[float] = []
         for rank in ranks:
-            found = None if _is_stopped(rank.pid) else self._trace(rank, _FEW if why == "moving" else NEWEST)
             state = why or ("stopped" if rank.stands(now) else "moving")
-            if found is not None:
-                rank.names |= found.names
-                # The recorder is read later than the status, and knows better.
-                rank.positions = found.positions or rank.positions
-                for one in rank.fresh(found.collectives, _ROWS_STOPPED if state == "stopped" else _ROWS):
-                    _tell_collective(rank, one, out)
+            begun = time.monotonic()
+            rings = (
+                []
+                if _is_stopped(rank.pid)
+                else self._rings(rank, _TRACE_MOVING if why == "moving" else _TRACE)
+            )
+            spent.append(time.monotonic() - begun)
+            if rings and state == "stopped":
+                self._tell_collectives(rank, rings, out)
             out.now = self._context.clock.now()
-            self._tell_position(rank, "silent" if found is None else state, at, out)
+            told = rank.told_calls.fresh(rings)
+            self._tell_position(rank, state if rings else "silent", at, out, told)
+        if why == "moving" and session in self._vigils:
+            self._vigils[session].took(sum(spent) / len(spent))
         if stacks:
             self._tell_stacks(ranks, at, out)
         self._keep(out)
 
-    def _trace(self, rank: Rank, newest: int = NEWEST) -> recorder.Trace | None:
-        """All of the Flight Recorder; None where the rank does not answer."""
+    def _rings(self, rank: Rank, timeout: float = _TRACE) -> list[bytes]:
+        """All that its Flight Recorders hold; nothing where the rank does not answer."""
         try:
-            found = recorder.read(
-                [door.trace(rank.server, handler, _TRACE) for handler in rank.handlers], newest
-            )
-        except (OSError, ValueError):
+            return [door.trace(rank.server, handler, timeout) for handler in rank.handlers]
+        except OSError:
+            return []
+
+    def _trace(self, rank: Rank, rings: list[bytes]) -> recorder.Trace | None:
+        try:
+            found = recorder.read(rings) if rings else None
+        except ValueError:
             return None
-        rank.traced = ", ".join(found.unknown)
+        if found is not None:
+            rank.traced = ", ".join(found.unknown)
+            rank.names |= found.names
         return found
 
-    def _tell_position(self, rank: Rank, state: str, at: int, out: Records) -> None:
+    def _tell_collectives(self, rank: Rank, rings: list[bytes], out: Records) -> None:
+        found = self._trace(rank, rings)
+        if found is None:
+            return
+        # The recorder is read later than the status, and knows better.
+        rank.positions = found.positions or rank.positions
+        for one in rank.fresh(found.collectives, _ROWS):
+            _tell_collective(rank, one, out)
+
+    def _tell_position(
+        self, rank: Rank, state: str, at: int, out: Records, calls: Mapping[str, object] | None = None
+    ) -> None:
         held = {group: list(position) for group, position in sorted(rank.by_group().items())}
-        body: dict[str, object] = {"groups": held}
+        body: dict[str, object] = {"groups": held, **(calls or {})}
         if rank.silent:
             body["silent_s"] = round(time.monotonic() - rank.silent, 1)
         attributes: dict[str, Value] = {
@@ -302,6 +313,10 @@ class Watcher:
             self._context.spool.commit([out])
         except StorageError:
             pass  # the spool counts what it refuses, and tells it when it can again
+
+
+def _waiting(ranks: Iterable[Rank]) -> frozenset[int]:
+    return frozenset(rank.number for rank in ranks if rank.waits)
 
 
 def _tell_collective(rank: Rank, one: recorder.Collective, out: Records) -> None:

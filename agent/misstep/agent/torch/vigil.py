@@ -1,0 +1,76 @@
+"""When a training job is to be read next: at once where it stands still, rarely while it gets on, more often where ranks differ."""
+
+from __future__ import annotations
+
+from collections import deque
+
+SOONEST, LATEST = 5.0, 60.0
+"""Seconds between two readings of a job that gets on."""
+_SHARE = 400
+"""Torch's server formats its whole ring for each reading, in the rank: 1 part in so many of the rank's time is ours."""
+_AGAIN = (0.0, 2.5, 6.0, 12.0, 24.0)
+"""Seconds after a job was first seen to stand still at which it is read; afterwards once a minute."""
+_LATER = 60.0
+_ROUNDS, _OFTEN = 10, 3
+_HOT, _CALM = 20.0, 120.0
+"""Seconds of closer attention once ranks are seen to differ, and until they may have it again."""
+_LOOKS, _APART = 3, 1.5
+
+
+class Vigil:
+    """Over one job; times are monotonic seconds.
+
+    Attributes:
+        late: ranks that were seldom found in a collective in which others often were, in the last rounds.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.late: frozenset[int] = frozenset()
+        self._pause = SOONEST
+        self._read, self._steps = now, -1
+        self._since, self._times = 0.0, 0
+        self._rounds: deque[frozenset[int]] = deque(maxlen=_ROUNDS)
+        self._hot = -_CALM
+        self._looks, self._looked = 0, 0.0
+
+    def saw(self, ranks: frozenset[int], waiting: frozenset[int], now: float) -> None:
+        """One round of statuses: which ranks were in a collective that had not ended."""
+        self._rounds.append(waiting)
+        counts = {rank: sum(rank in one for one in self._rounds) for rank in ranks}
+        often = max(counts.values(), default=0)
+        late = frozenset(rank for rank, count in counts.items() if 3 * count <= often)
+        self.late = late if often >= _OFTEN and 0 < 2 * len(late) <= len(ranks) else frozenset()
+        if self.late and now - self._hot >= _CALM:
+            self._hot, self._looks = now, _LOOKS
+
+    def took(self, seconds: float) -> None:
+        """What reading one rank took: the longer, the rarer."""
+        self._pause = min(LATEST, max(SOONEST, _SHARE * seconds))
+
+    def due(self, *, stands: bool, steps: int, now: float) -> str:
+        """``stopped``, ``moving`` or empty; `steps` counts whatever moved in the job."""
+        if stands:
+            return self._again(now)
+        resumed, self._since, self._times = self._since > 0, 0.0, 0
+        pause = SOONEST if now - self._hot < _HOT else self._pause
+        if resumed or (now - self._read >= pause and steps != self._steps):
+            self._read, self._steps = now, steps
+            return "moving"
+        return ""
+
+    def catches(self, waiting: frozenset[int], now: float) -> bool:
+        """Whether the late ones keep others waiting at this moment, and their stacks are worth a look."""
+        if self._since or not self._looks or now - self._looked < _APART:
+            return False
+        if not self.late or self.late & waiting or not waiting:
+            return False
+        self._looks, self._looked = self._looks - 1, now
+        return True
+
+    def _again(self, now: float) -> str:
+        self._since = self._since or now
+        later = _AGAIN[-1] + _LATER * (self._times - len(_AGAIN) + 1)
+        if now - self._since < (_AGAIN[self._times] if self._times < len(_AGAIN) else later):
+            return ""
+        self._times += 1
+        return "stopped"
