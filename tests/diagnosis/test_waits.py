@@ -182,3 +182,22 @@ def test_between_two_ranks_the_one_that_breaks_its_habit_is_blamed(steps: int) -
     fault = find(run(held), MEMBERS)
     assert fault is not None
     assert (fault.kind, fault.ranks, fault.tied) == ("mismatch", frozenset({1}), False)
+
+
+@pytest.mark.parametrize(("took", "kind"), [(160, "skipped"), (10, "mismatch")])
+def test_who_took_the_time_of_the_work_after_a_call_has_left_it_out(took: int, kind: str) -> None:
+    """An all_reduce, 10 ms later a broadcast, 150 ms later the next all_reduce: one rank makes two all_reduces in a row."""
+    ranks = {}
+    for rank in range(4):
+        calls, at = {}, 10**18
+        for place in range(1, 21):
+            name, gap = ("all_reduce", 150) if place % 2 else ("broadcast", 10)
+            if rank == 1 and place == 20:
+                name, gap = "all_reduce", took
+            at += gap * 1_000_000
+            calls["0", place] = Call("0", place, f"gloo:{name}", "[[8]]", "[]", at)
+        ranks[rank] = Standing(at + 3 * SURE, {"0": 20}, {"0": 19}, calls)
+    fault = find(ranks, {"0": frozenset(range(4))})
+    assert fault is not None
+    assert (fault.kind, fault.ranks) == (kind, frozenset({1}))
+    assert fault.wait.sequence == 20

@@ -38,6 +38,7 @@ class Claim:
         key: two claims of one cause with the same key are one fault that repeats.
         decisive: observations that are the cause itself; the others are symptoms and consequences.
         extra: further observations for the chain.
+        lasting: the harm is done though the job gets on and ends well: time lost, a wrong result.
     """
 
     blamed: list[Blamed]
@@ -52,6 +53,7 @@ class Claim:
     extra: tuple[Observation, ...] = ()
     impact: str = ""
     more: tuple[str, ...] = ()
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def _status(explanation: Explanation, context: Context, known: bool) -> str | No
     claim = explanation.claim
     outcome = explanation.context.failed or context.outcome(explanation.case)
     well = _all_well(context, outcome, explanation.case.job)
-    if well:
+    if well and not (claim.lasting and claim.ripe):
         return RECOVERED if known else None
     if claim.healed:
         return RECOVERED if known or explanation.cause.id == "ray-oom-kill" else None
@@ -91,7 +91,7 @@ def _over(context: Context, outcome: Outcome | None) -> bool:
     session = context.window.session_row
     if session is not None and session.ended is not None:
         return True
-    return outcome is not None and outcome.state in ("failed", "unknown", "interrupted")
+    return outcome is not None and outcome.state in ("failed", "unknown", "interrupted", "ok")
 
 
 def _write(session: str, at: int, facts: dict[str, Any], status: str, before: Incident | None) -> Incident:
@@ -101,6 +101,8 @@ def _write(session: str, at: int, facts: dict[str, Any], status: str, before: In
         id = incident_id(session, facts["cause"], entity, facts["onset_ns"], facts["subjects"])
         data = {**facts, "id": id, "session": session, "status": status, "opened_ns": at, "updated_ns": at}
         return Incident(data)
+    if _told_better(facts, before):
+        facts = {**before.data, "subjects": facts["subjects"]}
     onset = min(before.data["onset_ns"], facts["onset_ns"])
     subjects = sorted({*before.data.get("subjects", ()), *facts["subjects"]})[:100]
     data = {
@@ -109,6 +111,12 @@ def _write(session: str, at: int, facts: dict[str, Any], status: str, before: In
     }  # fmt: skip
     incident = Incident(data)
     return before if incident.same(before) else incident
+
+
+def _told_better(facts: dict[str, Any], before: Incident) -> bool:
+    """Whether a fault that goes on and on was told from nearer to its beginning before."""
+    lasts = bool(facts["lasting"] and before.data.get("lasting"))
+    return lasts and facts["fault"] == before.data["fault"] and facts["onset_ns"] > before.data["onset_ns"]
 
 
 def _close(one: Incident, at: int) -> Incident:
@@ -124,7 +132,9 @@ def _carry(one: Incident, context: Context) -> Incident:
     if outcome is None and len(context.outcomes) == 1:
         outcome = context.outcomes[0]
     status = one.status
-    if _all_well(context, outcome, one.job) or _placed(one, context) or _goes_on(one, context):
+    lasting = bool(one.data.get("lasting"))
+    well = _all_well(context, outcome, one.job) and not lasting
+    if well or _placed(one, context) or _goes_on(one, context):
         status = RECOVERED
     elif _over(context, outcome):
         status = ENDED
@@ -132,8 +142,12 @@ def _carry(one: Incident, context: Context) -> Incident:
 
 
 def _goes_on(one: Incident, context: Context) -> bool:
-    """Whether the ranks of a job that stood still move again."""
-    return one.cause in STANDSTILLS and context.team is not None and training.moving(context.team)
+    """Whether the ranks of a job that stood still move again, or the one that was slow keeps up."""
+    if context.team is None:
+        return False
+    if one.cause == "straggler":
+        return context.team.pace.until > 0
+    return one.cause in STANDSTILLS and not one.data.get("lasting") and training.moving(context.team)
 
 
 def _placed(one: Incident, context: Context) -> bool:

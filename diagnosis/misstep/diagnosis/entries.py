@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from misstep.diagnosis import xids
 from misstep.diagnosis.catalogue import Cause
-from misstep.diagnosis.causes import cluster, code, death, gpu, memory, scheduling, training
+from misstep.diagnosis.causes import cluster, code, death, gpu, memory, scheduling, straggler, training
 
 _DEATH = frozenset(
     {
@@ -118,6 +118,11 @@ CAUSES = (
         "collective-mismatch", "Ranks called different collectives", "code", "error",
         _STILL | {"rank.mismatch"}, frozenset({"rank.frozen"}), ("torch_collectives",), training.mismatch,
         "all ranks made the same calls", ("rank-stuck", "rank-stopped", "collective-skipped"),
+    ),
+    Cause(
+        "straggler", "A rank slows the others down", "process", "warning",
+        frozenset({"rank.late"}), frozenset(), ("torch_collectives",), straggler.straggler,
+        "no rank comes late by itself in each step", ("rank-stuck", "rank-stopped", "gpu-throttled"),
     ),
     Cause(
         "driver-exception", "The driver raised an exception", "driver", "error",

@@ -16,6 +16,7 @@ from misstep.diagnosis.detectors import (
     placement,
     processes,
     progress,
+    stragglers,
     task_failures,
     training,
 )
@@ -78,6 +79,7 @@ def explain(window: Window) -> tuple[list[Explanation], Context]:
             for one in training.observe(window, team)
             if one.kind not in ("rank.ended", "rank.raised", "rank.follows")
         ),
+        *stragglers.observe(window, team),
     ]
     context = Context(window, roster, Coverage(window), tuple(outcomes), team=team)
     cases = gather(observations, [job.id for job in roster.jobs])
@@ -105,12 +107,22 @@ def _explain_training(window: Window, roster: Roster, team: Team) -> tuple[list[
     outcomes = (outcome,) if outcome is not None else ()
     context = Context(window, roster, Coverage(window), outcomes, team=team)
     found = []
-    for case in gather([*training.observe(window, team), *gpus.observe(window, roster, team)], []):
+    told = [
+        *training.observe(window, team), *stragglers.observe(window, team), *gpus.observe(window, roster, team)
+    ]  # fmt: skip
+    for case in gather(told, []):
         failed = outcome if outcome is not None and outcome.state == "failed" else None
         explanation = _compete(case, context._replace(failed=failed))
         if explanation is not None:
             found.append(explanation)
-    return found, context
+    return _without_slowness(found), context
+
+
+def _without_slowness(found: list[Explanation]) -> list[Explanation]:
+    """Leave out who was slow where the job has stopped or failed since: that is the fault then."""
+    if not any(one.claim.ripe and one.cause.id != "straggler" for one in found):
+        return found
+    return [one for one in found if one.cause.id != "straggler"]
 
 
 def _waits(window: Window, roster: Roster, outcomes: list[Outcome]) -> list[Observation]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 from misstep.core import names, stacks
 from misstep.core.identity import Session
+from misstep.diagnosis import pace
 from misstep.diagnosis.detectors.processes import ending
+from misstep.diagnosis.pace import Pace
 from misstep.diagnosis.waits import Call, Standing
 from misstep.diagnosis.window import Window
 from misstep.store.rows import LogRow
 
 _STOPPED = ("T", "t")
 _EARLY = 60_000_000_000
+_RECENT = 180_000_000_000
+"""So far back reach the calls that a tick looks at; a job that gets on is read each minute at least."""
+_READINGS = 2
+"""Of each rank so many of its newest readings are compared call by call."""
 
 
 class Snapshot(NamedTuple):
@@ -54,6 +61,7 @@ class Member:
     calls: dict[tuple[str, int], tuple[Call, LogRow]] = field(default_factory=dict)
     end: LogRow | None = None
     raised: LogRow | None = None
+    told: list[LogRow] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -107,6 +115,7 @@ class Team:
         self.groups: dict[str, frozenset[int]] = {}
         self.labels: dict[str, str] = {}
         self.launcher = 0
+        self._since = window.at - _RECENT
         for row in window.rows("torch.rank"):
             self._meet(row)
         if self.members:
@@ -116,6 +125,15 @@ class Team:
         """How a person calls a group."""
         label = self.labels.get(name, "")
         return label if label and label != "undefined" else f"group {name}"
+
+    @cached_property
+    def pace(self) -> Pace:
+        """Who comes late while the job gets on, by the newest calls."""
+        told = tuple(
+            (number, tuple(row.body for row in member.told[::-1] if row.ts >= self._since))
+            for number, member in sorted(self.members.items())
+        )
+        return _pace(told, tuple(sorted(self.groups.items())))
 
     def dumps(self, until: int) -> dict[int, Dump]:
         """The newest stacks that were taken of all ranks together, up to a moment."""
@@ -143,6 +161,11 @@ class Team:
         for row in window.rows("torch.reading", since=since):
             if (member := self._of(row)) is not None:
                 member.snapshots.append(_snapshot(row))
+                if '"calls":' in row.body:
+                    member.told.append(row)
+        for member in self.members.values():
+            for row in member.told[-_READINGS:]:
+                self._take(member, row)
         for row in sorted(window.rows("torch.collective", since=since), key=lambda row: (row.seq, row.row)):
             if (member := self._of(row)) is not None:
                 call = Call(
@@ -172,6 +195,12 @@ class Team:
             starts = window.rows("session.start")
             self.launcher = _number(starts[-1], names.PID) if starts else 0
 
+    def _take(self, member: Member, row: LogRow) -> None:
+        """The calls that came with a reading; a job that gets on tells of them with nothing else."""
+        if row.ts >= self._since:
+            for call in _calls(row.body)[1]:
+                member.calls[call.group, call.sequence] = (call, row)
+
     def _of(self, row: LogRow) -> Member | None:
         member = self.members.get(_number(row, names.RANK))
         return member if member is not None and member.pid == _number(row, names.PID) else None
@@ -187,12 +216,50 @@ def _told_early(window: Window, member: Member) -> LogRow | None:
     return mine[-1] if mine else None
 
 
-def _snapshot(row: LogRow) -> Snapshot:
-    groups = _object(row.body).get("groups")
+@lru_cache(maxsize=16)
+def _pace(
+    told: tuple[tuple[int, tuple[str, ...]], ...], groups: tuple[tuple[str, frozenset[int]], ...]
+) -> Pace:
+    """By the bodies of each rank's readings, the newest first: most ticks bring none, and the answer is known."""
+    return pace.find({number: _unbroken(bodies) for number, bodies in told}, dict(groups))
+
+
+def _unbroken(bodies: tuple[str, ...]) -> list[Call]:
+    """The newest calls without a hole, oldest first."""
+    parts: list[tuple[Call, ...]] = []
+    for body in bodies:
+        gap, calls = _calls(body)
+        parts.append(calls)
+        if gap or parts[0][-1].created - calls[0].created >= pace.WINDOWS[-1] * 1_000_000_000:
+            break
+    return [call for part in reversed(parts) for call in part]
+
+
+@lru_cache(maxsize=512)
+def _calls(body: str) -> tuple[bool, tuple[Call, ...]]:
+    """The calls of a reading, and whether some were left out before them; see the agent's `calls`."""
+    held: dict[str, Any] = json.loads(body)
+    kinds = [tuple(map(str, kind)) for kind in held["kinds"]]
+    numbers, at, found = held["calls"], int(held["since"]), []
+    for kind, sequence, after in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True):
+        at += after * 1000
+        group, operation, sizes, dtypes = kinds[kind]
+        found.append(Call(group, sequence, operation, sizes, dtypes, at))
+    return bool(held.get("gap")), tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _positions(body: str) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    groups = _object(body).get("groups")
     begun, done = {}, {}
     for name, held in groups.items() if isinstance(groups, dict) else ():
         if isinstance(held, list) and len(held) == 2 and all(isinstance(one, int) for one in held):
             begun[name], done[name] = max(0, held[0]), max(0, held[1])
+    return begun, done
+
+
+def _snapshot(row: LogRow) -> Snapshot:
+    begun, done = _positions(row.body)
     frozen = row.attributes.get(names.PROCESS_STATE, "") in _STOPPED
     return Snapshot(row.ts, row.state, frozen, begun, done, row)
 

@@ -56,6 +56,7 @@ def content(explanation: Explanation) -> dict[str, Any]:
         "runbook": cause.runbook,
         "job": case.job,
         "when": explanation.context.clock(case.onset),
+        "lasting": claim.lasting,
         "fault": f"{cause.id}/{claim.key}/{case.job}",
         "subjects": sorted(_subjects(explanation))[:100],
     }

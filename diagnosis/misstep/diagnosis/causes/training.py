@@ -21,6 +21,8 @@ _BUSY = 30 * SECOND
 _SLOW = 120 * SECOND
 """The same in code that is known to take its time: checkpoints, evaluation, compilation, downloads."""
 _CERTAIN = 3 * SECOND
+_BARRIER = 15 * SECOND
+"""The least that is waited in a barrier: it stands in the code because one rank has work of its own."""
 _MEANING = {
     "SIGSEGV": "an invalid memory access", "SIGBUS": "a bus error, often a full /dev/shm", "SIGABRT": "an abort, as failed checks in native code make it",
     "SIGILL": "an illegal instruction, often a wheel built for another CPU", "SIGFPE": "an arithmetic fault in native code",
@@ -46,6 +48,8 @@ def stuck(case: Case, ctx: Context) -> Claim | None:
     at = str(facts["standing"])
     waited = ctx.at - int(facts["since"])
     limit = _SLOW if facts["slow"] else _BUSY if facts["busy"] or not facts["steady"] else _PATIENCE
+    if str(facts["call"]).startswith("barrier"):
+        limit = max(limit, _BARRIER)
     does = "computes" if facts["busy"] else "stands still"
     where = f"it {does} in {at}" if at else "where it stands could not be read"
     function = facts["function"] or "its code"
@@ -160,7 +164,8 @@ def mismatch(case: Case, ctx: Context) -> Claim | None:
         decisive=tuple(case.all("rank.mismatch")),
         key=told.name,
         ripe=ctx.at - int(facts["since"]) >= _CERTAIN,
-        impact=_impact(facts) if facts["waiting"] else "",
+        impact=_impact(facts) if facts["waiting"] else "the job runs on, with a result that is wrong",
+        lasting=not facts["waiting"] and instead is not None,
     )  # fmt: skip
 
 
