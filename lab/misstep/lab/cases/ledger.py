@@ -33,6 +33,12 @@ class Case:
     """What it prints before its owner presses Ctrl-C; empty is never."""
     limit: float = 120.0
     """Seconds."""
+    ranks: int = 0
+    """How many ranks torchrun starts of it; 0 for a script that is run by itself."""
+    restarts: int = 0
+    """How often torchrun begins anew."""
+    passes: bool = False
+    """The verdict stands for a time, and is over while the job still runs."""
 
     @property
     def script(self) -> Path:
@@ -53,6 +59,11 @@ def actor(name: str) -> tuple[Name, ...]:
 def method(actor_class: str, name: str) -> tuple[Name, ...]:
     """A method of an actor, or the actor."""
     return ("task", f"{actor_class}.{name}"), ("actor", actor_class)
+
+
+def rank(number: int) -> tuple[Name, ...]:
+    """A rank of a training job."""
+    return (("rank", str(number)),)
 
 
 DRIVER: tuple[Name, ...] = (("job", ""), ("process", ""))
@@ -155,8 +166,50 @@ def _quiet() -> Iterable[Case]:
     yield Case("quiet_interrupt", exit=1, interrupt="working")
 
 
+def _ranks() -> Iterable[Case]:
+    """Training jobs of PyTorch. A job that is merely slow runs on, and is ended as one that hangs."""
+    cause = "rank-stuck"
+    for name, guilty in (
+        ("hang_loader", 2), ("hang_loader_worker", 1), ("hang_start", 3), ("hang_lock", 0), ("hang_loop", 1),
+        ("hang_async", 3), ("hang_barrier", 0), ("ddp_hang", 2), ("fsdp_hang", 1),
+    ):  # fmt: skip
+        yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
+    yield Case("torch_hang_tp", cause, rank(5), hangs=True, ranks=8)
+    cause = "collective-skipped"
+    for name, guilty in (("skipped", 1), ("skipped_alike", 2), ("fsdp_skipped", 2)):  # fmt: skip
+        yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
+    yield Case(
+        "torch_shorter_data", cause, rank(2), ranks=4
+    )  # the end of its process takes the others' connections
+    cause = "collective-mismatch"
+    for name, guilty in (("swapped", 3), ("objects_alone", 0), ("ddp_uneven_end", 3)):
+        yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
+    yield Case("torch_shape_silent", cause, rank(1), exit=0, ranks=4)
+    yield Case("torch_shape_once", cause, rank(0), exit=0, ranks=4)
+    yield Case("torch_shape_abort", cause, rank(1), ranks=4)
+    cause = "straggler"
+    for name, guilty in (("straggler_sleep", 2), ("straggler_cpu", 0), ("straggler_pulses", 1), ("ddp_straggler", 1), ("fsdp_straggler", 3)):  # fmt: skip
+        yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
+    yield Case("torch_straggler_passes", cause, rank(3), exit=0, ranks=4, passes=True)
+    yield Case("torch_stopped", "rank-stopped", rank(2), hangs=True, ranks=4)
+    yield Case("torch_killed", "process-killed", rank(3), ranks=4)
+    yield Case("torch_segfault", "native-crash", rank(3), ranks=4)
+    yield Case("torch_os_exit", "process-exit", rank(3), ranks=4)
+    yield Case("torch_exception", "user-exception", rank(0), ranks=4)
+    yield Case("torch_fsdp1_exception", "user-exception", rank(2), ranks=4)
+    yield Case("torch_restarts_used_up", "user-exception", rank(2), ranks=4, restarts=1)
+    for name in (
+        "slow_start", "prepare", "checkpoint", "evaluation", "uneven", "long_steps", "ddp_accumulation", "fsdp", "async",
+        "last_write",
+    ):  # fmt: skip
+        yield Case(f"torch_quiet_{name}", exit=0, ranks=4)
+    yield Case("torch_quiet_healthy", exit=0, ranks=8)
+    yield Case("torch_quiet_restart", exit=0, ranks=4, restarts=1)
+    yield Case("torch_quiet_interrupt", exit=1, ranks=4, interrupt="working")
+
+
 CASES: dict[str, Case] = {
     case.name: case
-    for group in (_user_exceptions(), _drivers(), _deaths(), _waits(), _quiet())
+    for group in (_user_exceptions(), _drivers(), _deaths(), _waits(), _quiet(), _ranks())
     for case in group
 }

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ LAG = 120.0
 OUTPUT = "output"
 PATIENCE = 8.0
 """Seconds in which the daemons of a Ray whose driver is gone end by themselves."""
+_FAULT = re.compile(r"fault at (\d+\.\d+)")
 CTRL_C = b"\x03"
 STEADY = 4.0
 """Seconds for which a verdict on a command that hangs must stand."""
@@ -45,7 +47,8 @@ class Outcome:
         seconds: how long the case took in all.
         seen: the collector's tick when it was asked last, Unix nanoseconds.
         lag: seconds by which the collector's ticks were behind when it was asked last.
-        after: seconds from the end of the command (or its start, if it hangs) to the opening of the incident.
+        after: seconds from the fault, where the script tells when that was, else from the end of the command (or its
+            start, if it hangs), to the opening of the incident.
     """
 
     case: Case
@@ -59,6 +62,15 @@ class Outcome:
     seen: int = 0
     lag: float = 0.0
     output: str = ""
+
+
+def _command(case: Case) -> list[str]:
+    if not case.ranks:
+        return [sys.executable, SCRIPT_NAME]
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.ranks),
+        "--max-restarts", str(case.restarts), SCRIPT_NAME,
+    ]  # fmt: skip
 
 
 class Runner:
@@ -85,7 +97,7 @@ class Runner:
         outcome = Outcome(case)
         started, begun = time.time_ns(), time.monotonic()
         with open(place / OUTPUT, "w+b") as output, _terminal() as (keyboard, terminal):
-            process = self._start(place, output, terminal)
+            process = self._start(case, place, output, terminal)
             try:
                 self._attend(process, case, place, started, keyboard)
                 outcome.exit = None if process.poll() is None else process.returncode
@@ -96,16 +108,20 @@ class Runner:
                 _sweep(place)
             output.seek(0)
             outcome.output = output.read().decode(errors="replace")
-        if outcome.incidents:
-            outcome.after = (outcome.incidents[0]["opened_ns"] - ended) / SECOND
+        told = _FAULT.search(outcome.output)
+        ended = round(float(told[1]) * SECOND) if told else ended
+        for incident in [*outcome.incidents, *outcome.recovered][:1]:
+            outcome.after = (incident["opened_ns"] - ended) / SECOND
         outcome.seconds = time.monotonic() - begun
         shutil.rmtree(place, ignore_errors=True)
         return outcome
 
-    def _start(self, place: Path, output: Any, terminal: int) -> subprocess.Popen[bytes]:
+    def _start(self, case: Case, place: Path, output: Any, terminal: int) -> subprocess.Popen[bytes]:
         """Start the command as leader of the terminal's foreground group, as a shell would."""
-        argv = [sys.executable, "-m", "misstep.cli", "run", "--", sys.executable, SCRIPT_NAME]
-        environment = self._environment | {"RAY_TMPDIR": str(place), "RAY_AUTH_MODE": "disabled"}
+        argv = [sys.executable, "-m", "misstep.cli", "run", "--", *_command(case)]
+        environment = self._environment | {
+            "RAY_TMPDIR": str(place), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
         return subprocess.Popen(
             argv,
             cwd=place,

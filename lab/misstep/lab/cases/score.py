@@ -38,10 +38,15 @@ def score(outcome: Outcome) -> Score:
     case, incidents = outcome.case, outcome.incidents
     ended = outcome.exit is None if case.hangs else outcome.exit == case.exit
     if not case.cause:
-        return Score(outcome, None, None, len(incidents), ended)
+        # Of a training job, what is said and taken back was said without need: nothing that it does heals by itself.
+        noise = len(outcome.recovered) if case.ranks and not case.restarts else 0
+        return Score(outcome, None, None, len(incidents) + noise, ended)
+    standing = incidents if case.passes else []
+    if case.passes:
+        incidents = outcome.recovered
     pairs = [(i["cause"] == case.cause, _blames(i, case.entities)) for i in incidents]
     cause, entity = max(pairs, default=(False, False), key=lambda pair: (all(pair), pair))
-    return Score(outcome, cause, entity, max(0, len(incidents) - 1), ended)
+    return Score(outcome, cause, entity, max(0, len(incidents) - 1) + len(standing), ended)
 
 
 def verdict(incident: dict[str, Any]) -> str:
@@ -60,6 +65,8 @@ def row(one: Score) -> str:
     outcome = one.outcome
     marks = "".join(" ✓" if ok else " ·" if ok is None else " ✗" for ok in (one.cause, one.entity, one.exit))
     got = " | ".join(map(verdict, outcome.incidents)) or "silence"
+    if outcome.recovered and not outcome.incidents:
+        got += f", before: {verdict(outcome.recovered[0])}"
     notes = f" (+{len(outcome.recovered)} recovered)" if outcome.recovered else ""
     notes += "" if outcome.settled or outcome.case.hangs else " (never settled)"
     notes += f" (diagnosis {outcome.lag:.0f} s behind)" if outcome.lag > 5 else ""

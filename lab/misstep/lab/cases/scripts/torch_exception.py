@@ -1,0 +1,22 @@
+"""A rank raises an exception in its training step."""
+
+import time
+
+import torch
+import torch.distributed as dist
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+
+
+def train_step(step):
+    if rank == 0 and step == 30:
+        print(f"fault at {time.time()}", flush=True)
+        raise ValueError("the loss is not a number")
+
+
+for step in range(400):
+    time.sleep(0.15)
+    train_step(step)
+    dist.all_reduce(torch.ones(64))

@@ -1,0 +1,34 @@
+"""A model under fully_shard; one rank gets stuck in its loss."""
+
+import threading
+import time
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+torch.manual_seed(0)
+mesh = init_device_mesh("cpu", (world,))
+model = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(6)))
+for layer in model:
+    fully_shard(layer, mesh=mesh)
+fully_shard(model, mesh=mesh)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+
+def loss_of(output, step):
+    if rank == 1 and step == 30:
+        print(f"fault at {time.time()}", flush=True)
+        threading.Event().wait()
+    return output.square().mean()
+
+
+for step in range(400):
+    time.sleep(0.1)
+    loss_of(model(torch.randn(8, 64)), step).backward()
+    optimizer.step()
+    optimizer.zero_grad()

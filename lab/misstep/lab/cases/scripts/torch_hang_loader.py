@@ -1,0 +1,28 @@
+"""The data set of one rank does not give its 40th sample."""
+
+import time
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+
+
+class Shards(Dataset):
+    def __len__(self):
+        return 400
+
+    def __getitem__(self, index):
+        if rank == 2 and index == 40:
+            print(f"fault at {time.time()}", flush=True)
+            time.sleep(3600)
+        return torch.ones(64)
+
+
+for batch in DataLoader(Shards()):
+    gradient = batch.sum(0)
+    dist.all_reduce(gradient)
+    time.sleep(0.2)
