@@ -14,6 +14,7 @@ from misstep.agent.kubelet.probe import PodResourcesProbe
 from misstep.agent.probe import Probe
 from misstep.agent.processes import ProcessProbe
 from misstep.agent.ray import assembly as ray
+from misstep.agent.torch.communicators import Communicators
 from misstep.agent.torch.logs import TrainingLogs
 from misstep.agent.torch.probe import TorchProbe
 
@@ -22,6 +23,7 @@ def probes(context: Context) -> list[Probe]:
     """All probes, in the order in which a tick calls them; what later ones need of earlier ones stands in `Workload`."""
     exits = Exits()
     exit_probe = ExitProbe(exits)
+    torch = TorchProbe(context)
     allocations = Allocations()
     return [
         exit_probe,
@@ -33,6 +35,7 @@ def probes(context: Context) -> list[Probe]:
         SlowHostProbe(context),
         InfinibandProbe(context),
         *ray.probes(context),
-        TorchProbe(context),
+        torch,
+        Communicators(context, torch.ranks),
         TrainingLogs(context),
     ]

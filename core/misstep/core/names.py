@@ -120,6 +120,8 @@ OTHER_RANK = "torch.other.rank"
 OTHER_OPERATION = "torch.other.operation"
 PEER = "network.peer.address"
 COMMUNICATOR = "nccl.communicator"  # address of it in its process, or the hash that its members share
+NCCL_PRESENT = "nccl.ranks.present"  # of a communicator, those that RAS heard of
+NCCL_VERSION = "nccl.version"
 STEP = "training.step"  # as the script counts, told with misstep.workload
 PHASE = "training.phase"  # data, forward, backward, optimizer, checkpoint, eval, rollout, weight_sync
 PHASE_SECONDS = "training.phase.seconds"  # for how long the rank has been in it
@@ -254,6 +256,7 @@ EVENTS = (
         "torch.log", "rank", "a log line of NCCL, Gloo, PyTorch's watchdog, torchrun or DeepSpeed that says something of ranks or collectives; init_open: a communicator's initialisation was begun 30 s before and is not complete; error_file: what torchrun's error file of a rank says",
         ("watchdog_timeout", "work_status", "dump_signal", "mismatch", "gloo_timeout", "connection_lost", "size_mismatch", "init_start", "init_complete", "init_open", "nccl_warning", "rank_failed", "rank_ended", "launcher_ended", "error_file"), "line",
     ),
+    Event("nccl.communicator", "session", "what NCCL's RAS says of a communicator: by operation how often which of its ranks launched it, ranks that are missing, ranks with an error. Unequal counts in one answer are nothing out of the ordinary", ("ok", "unequal", "missing", "error"), "json"),
     Event("kernel.oom_kill", "process", "the kernel killed a process for want of memory", body="kernel line"),
     Event("kernel.segfault", "process", "a process made an invalid access that nothing handled", body="kernel line"),
     Event("kernel.hung_task", "process", "a task was blocked in the kernel for longer than its limit", body="kernel line"),
@@ -306,6 +309,7 @@ SOURCES = {
     "driver_exceptions": "uncaught exceptions of the driver (needs `misstep run`)",
     "torch_collectives": "collectives of torch's ranks (Flight Recorder, needs `misstep run`)",
     "torch_stacks": "stacks of torch's ranks (py-spy, else the hook in the rank)",
+    "nccl_ras": "NCCL's own account of its communicators (RAS, from 2.28.7 on)",
     "training_logs": "log files of training jobs: stdout and stderr where they are files, NCCL_DEBUG_FILE, torchrun's error files",
     "agent": "the agent itself",
 }

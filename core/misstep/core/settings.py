@@ -41,6 +41,8 @@ class AgentSettings:
     """Only Ray sessions below this folder are watched; empty means every Ray of this machine."""
     torch_folder: str = ""
     """Where ranks of torch put their sockets, and the only folder that is looked into; empty means this user's own, for root everybody's. It is short: a socket's path ends at 107 bytes."""
+    nccl_ras_interval: float = 60.0
+    """Seconds between questions to NCCL's RAS about a job, 10 while it stands still; asked from NCCL 2.28.7 on. 0 never asks."""
     ray_scrape_interval: float = 10.0
     """Seconds between scrapes; Ray itself refreshes its metrics each 10 s."""
     ray_poll_interval: float = 2.0

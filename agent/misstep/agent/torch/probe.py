@@ -57,6 +57,10 @@ class TorchProbe:
         """Always: without ranks there is merely nothing to say."""
         return OK
 
+    def ranks(self) -> list[Rank]:
+        """Those whose hook answers."""
+        return list(self._known.values())
+
     def want_stacks(self, session: str) -> bool:
         """Take the stacks of a job's ranks now; False if no rank of it runs here. Any thread may ask."""
         watcher = self._watcher
