@@ -35,9 +35,21 @@ def test_a_job_that_stands_still_is_read_at_once_and_ever_more_seldom() -> None:
 
 
 def test_where_ranks_differ_the_job_is_read_more_often_for_a_while() -> None:
-    often = readings(Vigil(0), 60, took=0.14, waiting=ALL - {2})
-    assert [at for at, _ in often] == [5, 10, 15, 20]
+    often = readings(Vigil(0), 200, took=0.14, waiting=ALL - {2})
+    assert [at for at, _ in often if at <= 20] == [5, 10, 15, 20]
+    assert 6 <= len([at for at, _ in often if 100 < at]) <= 8
     assert [at for at, _ in readings(Vigil(0), 60, took=0.14, waiting=ALL)] == [5]
+
+
+def test_a_job_is_read_once_more_when_its_ranks_wait_alike_again() -> None:
+    vigil = Vigil(0)
+    readings(vigil, 20, took=0.14, waiting=ALL - {2})
+    found = []
+    for now in range(21, 60):
+        vigil.saw(ALL, frozenset(), now)
+        if vigil.due(stands=False, steps=now, now=now):
+            found.append(now)
+    assert len([at for at in found if at > 25]) == 1
 
 
 def test_the_late_rank_is_caught_while_the_others_wait_for_it_and_only_then() -> None:

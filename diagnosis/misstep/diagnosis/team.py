@@ -21,8 +21,10 @@ _STOPPED = ("T", "t")
 _EARLY = 60_000_000_000
 _RECENT = 180_000_000_000
 """So far back reach the calls that a tick looks at; a job that gets on is read each minute at least."""
-_READINGS = 2
-"""Of each rank so many of its newest readings are compared call by call."""
+_READINGS, _NEWEST = 2, 50
+"""Of each rank so many of its newest readings are compared call by call, and so many calls of each are kept else."""
+_PACED = 1000
+"""Calls of a rank by which its pace is judged."""
 
 
 class Snapshot(NamedTuple):
@@ -163,9 +165,7 @@ class Team:
                 member.snapshots.append(_snapshot(row))
                 if '"calls":' in row.body:
                     member.told.append(row)
-        for member in self.members.values():
-            for row in member.told[-_READINGS:]:
-                self._take(member, row)
+        self._take_calls()
         for row in sorted(window.rows("torch.collective", since=since), key=lambda row: (row.seq, row.row)):
             if (member := self._of(row)) is not None:
                 call = Call(
@@ -195,11 +195,18 @@ class Team:
             starts = window.rows("session.start")
             self.launcher = _number(starts[-1], names.PID) if starts else 0
 
-    def _take(self, member: Member, row: LogRow) -> None:
-        """The calls that came with a reading; a job that gets on tells of them with nothing else."""
-        if row.ts >= self._since:
-            for call in _calls(row.body)[1]:
-                member.calls[call.group, call.sequence] = (call, row)
+    def _take_calls(self) -> None:
+        """The calls that came with readings: the newest, and all of them where ranks differ."""
+        told = {
+            number: [row for row in member.told[-_READINGS:] if row.ts >= self._since]
+            for number, member in sorted(self.members.items())
+        }
+        every = _differ(tuple(tuple(row.body for row in rows) for rows in told.values()))
+        for number, rows in told.items():
+            for row in rows:
+                calls = _calls(row.body)[1]
+                for call in calls if every else calls[-_NEWEST:]:
+                    self.members[number].calls[call.group, call.sequence] = (call, row)
 
     def _of(self, row: LogRow) -> Member | None:
         member = self.members.get(_number(row, names.RANK))
@@ -217,6 +224,18 @@ def _told_early(window: Window, member: Member) -> LogRow | None:
 
 
 @lru_cache(maxsize=16)
+def _differ(told: tuple[tuple[str, ...], ...]) -> bool:
+    """Whether any two ranks have called anything else at one place."""
+    places: dict[tuple[str, int], tuple[str, ...]] = {}
+    for bodies in told:
+        for body in bodies:
+            for call in _calls(body)[1]:
+                if places.setdefault(call[:2], call[2:5]) != call[2:5]:
+                    return True
+    return False
+
+
+@lru_cache(maxsize=16)
 def _pace(
     told: tuple[tuple[int, tuple[str, ...]], ...], groups: tuple[tuple[str, frozenset[int]], ...]
 ) -> Pace:
@@ -230,9 +249,10 @@ def _unbroken(bodies: tuple[str, ...]) -> list[Call]:
     for body in bodies:
         gap, calls = _calls(body)
         parts.append(calls)
-        if gap or parts[0][-1].created - calls[0].created >= pace.WINDOWS[-1] * 1_000_000_000:
+        enough = parts[0][-1].created - calls[0].created >= pace.WINDOWS[-1] * 1_000_000_000
+        if gap or enough or sum(map(len, parts)) >= _PACED:
             break
-    return [call for part in reversed(parts) for call in part]
+    return [call for part in reversed(parts) for call in part][-_PACED:]
 
 
 @lru_cache(maxsize=512)

@@ -12,9 +12,12 @@ _AGAIN = (0.0, 2.5, 6.0, 12.0, 24.0)
 """Seconds after a job was first seen to stand still at which it is read; afterwards once a minute."""
 _LATER = 60.0
 _ROUNDS, _OFTEN = 10, 3
-_HOT, _CALM = 20.0, 120.0
-"""Seconds of closer attention once ranks are seen to differ, and until they may have it again."""
-_LOOKS, _APART = 3, 1.5
+_SPARE, _EARN = 4.0, 15.0
+"""So many readings may come sooner where ranks are seen to differ; one more is earned in so many seconds."""
+_SURE = 2
+_AFTER = 10.0
+"""Seconds after which a job is read once more when its ranks differ no more."""
+_LOOKS, _APART, _RENEWED = 3, 1.5, 30.0
 
 
 class Vigil:
@@ -30,8 +33,9 @@ class Vigil:
         self._read, self._steps = now, -1
         self._since, self._times = 0.0, 0
         self._rounds: deque[frozenset[int]] = deque(maxlen=_ROUNDS)
-        self._hot = -_CALM
-        self._looks, self._looked = 0, 0.0
+        self._same, self._spare = 0, _SPARE
+        self._round, self._sure = now, float("-inf")
+        self._looks, self._looked = _LOOKS, now
 
     def saw(self, ranks: frozenset[int], waiting: frozenset[int], now: float) -> None:
         """One round of statuses: which ranks were in a collective that had not ended."""
@@ -39,9 +43,15 @@ class Vigil:
         counts = {rank: sum(rank in one for one in self._rounds) for rank in ranks}
         often = max(counts.values(), default=0)
         late = frozenset(rank for rank, count in counts.items() if 3 * count <= often)
-        self.late = late if often >= _OFTEN and 0 < 2 * len(late) <= len(ranks) else frozenset()
-        if self.late and now - self._hot >= _CALM:
-            self._hot, self._looks = now, _LOOKS
+        late = late if often >= _OFTEN and 0 < 2 * len(late) <= len(ranks) else frozenset()
+        self._same = self._same + 1 if late & self.late else 0
+        self.late = late
+        if self._same >= _SURE:
+            self._sure = now
+        self._spare = min(_SPARE, self._spare + (now - self._round) / _EARN)
+        self._round = now
+        if now - self._looked >= _RENEWED:
+            self._looks = _LOOKS
 
     def took(self, seconds: float) -> None:
         """What reading one rank took: the longer, the rarer."""
@@ -52,11 +62,17 @@ class Vigil:
         if stands:
             return self._again(now)
         resumed, self._since, self._times = self._since > 0, 0.0, 0
-        pause = SOONEST if now - self._hot < _HOT else self._pause
-        if resumed or (now - self._read >= pause and steps != self._steps):
-            self._read, self._steps = now, steps
-            return "moving"
-        return ""
+        if not resumed and (now - self._read < self._wait(now) or steps == self._steps):
+            return ""
+        if now - self._read < self._pause:
+            self._spare = max(0.0, self._spare - 1)
+        self._read, self._steps = now, steps
+        return "moving"
+
+    def _wait(self, now: float) -> float:
+        """Seconds from the last reading to the next."""
+        parted = self._read < self._sure + _AFTER <= now
+        return SOONEST if self._spare >= 1 and (self._same >= _SURE or parted) else self._pause
 
     def catches(self, waiting: frozenset[int], now: float) -> bool:
         """Whether the late ones keep others waiting at this moment, and their stacks are worth a look."""

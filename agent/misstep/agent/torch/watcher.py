@@ -241,7 +241,7 @@ class Watcher:
             told = rank.told_calls.fresh(rings)
             self._tell_position(rank, state if rings else "silent", at, out, told)
         if why == "moving" and session in self._vigils:
-            self._vigils[session].took(sum(spent) / len(spent))
+            self._vigils[session].took(min(spent))
         if stacks:
             self._tell_stacks(ranks, at, out)
         self._keep(out)
