@@ -59,10 +59,10 @@ class Server(NamedTuple):
         if self.name == VICTORIA:
             get(self.port, "/internal/force_flush")
         elif self.name == MISSTEP:
-            for _ in range(240):
+            for _ in range(60):
                 if self._journal() < _EMPTY_JOURNAL:
                     return
-                time.sleep(0.25)
+                time.sleep(1)
 
     def _journal(self) -> float:
         """Bytes that Misstep has not sealed yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 from collections.abc import Callable
@@ -177,9 +178,7 @@ class Door:
             plain = _from_json(parcel.signal, plain)
         known = self._store.recognise(parcel.signal, plain)
         stored = encoding.joined(compression, json=parcel.json)
-        # The store needs to tell tenants apart, not to know their tokens.
-        tenant = hashlib.blake2b(parcel.tenant, digest_size=8).hexdigest() if parcel.tenant else ""
-        batch = Batch(parcel.signal, kept, stored, *parcel.sender, tenant=tenant)
+        batch = Batch(parcel.signal, kept, stored, *parcel.sender, tenant=_name_of(parcel.tenant))
         return _Opened(plain, batch, known)
 
     async def _append(self, opened: _Opened) -> Receipt:
@@ -202,6 +201,12 @@ class Door:
             telemetry.duplicates[parcel.signal].inc()
         if receipt.rejected:
             telemetry.rejected[parcel.signal].inc(receipt.rejected)
+
+
+@functools.lru_cache(1024)
+def _name_of(tenant: bytes) -> str:
+    """The store needs to tell tenants apart, not to know their tokens."""
+    return hashlib.blake2b(tenant, digest_size=8).hexdigest() if tenant else ""
 
 
 def _refusal(error: BaseException) -> Refusal:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from misstep.core.errors import StorageError
-from misstep.store import migration
+from misstep.store import migration, sample_files
 from misstep.store.origin import ALONE, Origin
 from misstep.store.place import CONFIG, Place, attachment, load_extensions
 from misstep.store.schema import SAMPLES, TABLES, Table
@@ -26,6 +26,12 @@ __all__ = ["CONFIG", "Lake", "attachment", "load_extensions"]
 
 _PORTION = 8_000_000
 """Samples that are sealed at once: 600 MB of memory while they are sorted."""
+
+_LEVEL = 1
+"""Of zstd: sealed files are merged soon."""
+
+_FEW = 10
+"""Rows that need no file of their own; DuckLake keeps so many in the catalog."""
 
 Turn = Callable[[], AbstractContextManager[object]]
 """Waits until no other collector writes, and keeps it so until it is left."""
@@ -161,9 +167,17 @@ class Lake:
             end = self._portion(after, upto)
             rows = self._db.execute(some, [after, end]).to_arrow_table()
             self._db.register("sealing", by_series(rows))
-            self._db.execute(f"{into} SELECT {table.names} FROM sealing")
+            self._add("SELECT * FROM sealing", rows.num_rows, into)
             self._db.unregister("sealing")
             after = end
+
+    def _add(self, query: str, number: int, into: str) -> None:
+        """Sorted samples; few go into the catalog, as DuckLake does with all tables."""
+        if number <= _FEW:
+            self._db.execute(f"{into} {query}")
+            return
+        path, _ = sample_files.write(self._db, self.place, "sealed", query, level=_LEVEL)
+        sample_files.add(self._db, path)
 
     def _portion(self, after: int, upto: int) -> int:
         """The position up to which about `_PORTION` samples lie; they are sorted in memory."""

@@ -1,28 +1,16 @@
-"""Merging of samples, which are nearly all of a lake, into as few bytes as plain Parquet allows.
-
-DuckLake's own merge writes with dictionaries and Bloom filters wherever it can, and neither can be told not to. Times and
-positions repeat from one series of a node to the next, which zstd sees in plain columns and not in the packed indices of
-a dictionary; the filters are an eighth of the file and answer nothing that the order of rows does not. So files are
-written here, and put in the place of those that they replace by DuckLake's own calls, in one transaction.
-"""
+"""Merging of files of samples: what was sealed in small pieces becomes few large files, pressed harder."""
 
 from __future__ import annotations
 
 import contextlib
-import uuid
 from typing import NamedTuple
 
 import duckdb
 
 from misstep.core.errors import StorageError
+from misstep.store import sample_files
 from misstep.store.lake import Lake
 from misstep.store.schema import SAMPLES
-
-ROW_GROUP = 250_000
-"""Rows: half as many cost 8 % more bytes, twice as many 7 %, for then fewer columns have few distinct values."""
-
-DICTIONARY = 4096
-"""Distinct values up to which a column of a row group gets a dictionary: metrics, series and coarse values."""
 
 LEVEL = 9
 """Of zstd: 12 saves a twentieth for three times the time."""
@@ -87,19 +75,20 @@ def _files(db: duckdb.DuckDBPyConnection) -> list[File]:
 def _replace(lake: Lake, db: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
     # Through the lake: it knows which rows of a file were deleted.
     those = f"FROM lake.{SAMPLES.name} WHERE filename IN (SELECT unnest(?))"
-    target = f"{paths[0].rpartition('/')[0]}/{_PREFIX}{uuid.uuid4()}.parquet"
-    written = db.execute(
-        f"COPY (SELECT {SAMPLES.names} {those} ORDER BY {SAMPLES.sort}) TO '{_quoted(target)}' "
-        f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {LEVEL}, ROW_GROUP_SIZE {ROW_GROUP}, "
-        f"DICTIONARY_SIZE_LIMIT {DICTIONARY}, WRITE_BLOOM_FILTER false)",
+    target, written = sample_files.write(
+        db,
+        lake.place,
+        _PREFIX,
+        f"SELECT {SAMPLES.names} {those} ORDER BY {SAMPLES.sort}",
         [paths],
-    ).fetchall()[0][0]
+        level=LEVEL,
+    )
     db.execute("BEGIN")
     try:
         gone = db.execute(f"DELETE {those}", [paths]).fetchall()[0][0]
         if gone != written:
             raise StorageError(f"{written} samples were read to be merged, but {gone} are in the lake")
-        db.execute("CALL ducklake_add_data_files('lake', ?, ?)", [SAMPLES.name, target]).fetchall()
+        sample_files.add(db, target)
         lake.sync_files()
         db.execute("COMMIT")
     except BaseException:
@@ -110,11 +99,7 @@ def _replace(lake: Lake, db: duckdb.DuckDBPyConnection, paths: list[str]) -> Non
 
 
 def _packed(file: File) -> bool:
-    return file.path.rpartition("/")[2].startswith(_PREFIX)
+    return file.path.rpartition("/")[2].startswith(f"{_PREFIX}-")
 
 
-def _quoted(path: str) -> str:
-    return path.replace("'", "''")
-
-
-_PREFIX = "packed-"
+_PREFIX = "packed"

@@ -64,6 +64,11 @@ class Place:
         """The folder of the data; of no use where it is remote."""
         return Path(self.data) if self.data else self.folder / "data"
 
+    @property
+    def data_path(self) -> str:
+        """Where the data lies as DuckDB is told, with a slash at its end."""
+        return (self.data.rstrip("/") if self.data else str(self.folder / "data")) + "/"
+
     def create(self) -> None:
         """Make what must be there before anything can be attached.
 
@@ -97,8 +102,7 @@ class Place:
 
     def statement(self, *, read_only: bool = False) -> str:
         """The statement that attaches it."""
-        data = self.data.rstrip("/") if self.data else str(self.folder / "data")
-        options = f"DATA_PATH {_quoted(data + '/')}" + (", READ_ONLY" if read_only else "")
+        options = f"DATA_PATH {_quoted(self.data_path)}" + (", READ_ONLY" if read_only else "")
         if self.shared:
             return f"ATTACH {_quoted('ducklake:postgres:' + self.catalog)} AS lake ({options})"
         # The catalog remembers where the data lay; a folder that was moved or restored is read where it is now.
