@@ -1,5 +1,6 @@
 """The kernel log: lines as kernels and drivers write them, and the device itself."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from misstep.agent.probe import OK
 from misstep.agent.records import Records
 from misstep.agent.workload import Process
 
-RECORDED = Path(__file__).parents[1] / "data" / "agent" / "kmsg_segfault_oom.txt"
+DATA = Path(__file__).parents[1] / "data" / "agent"
+RECORDED, MEANT = DATA / "kmsg_segfault_oom.txt", DATA / "kernel_lines.jsonl"
 
 
 @pytest.fixture
@@ -77,139 +79,20 @@ def test_a_recorded_segfault_and_oom_kill(follow: Any, read_events: Any) -> None
     assert kill.severity == 17
 
 
-@pytest.mark.parametrize(
-    ("text", "event", "attributes"),
-    [
-        (
-            "Out of memory: Killed process 812 (my proc (x)) total-vm:1kB, anon-rss:2kB, file-rss:0kB, UID:0 pgtables:1kB oom_score_adj:0",
-            "kernel.oom_kill", {"process.executable.name": "my proc (x)", "process.pid": 812},
-        ),
-        (
-            "Memory cgroup out of memory: Killed process 19076 (python3) total-vm:49364kB, anon-rss:39552kB",
-            "kernel.oom_kill", {"process.executable.name": "python3", "process.pid": 19076},
-        ),
-        (
-            "traps: python3[33] general protection fault ip:7f00 sp:7ffe error:0 in libcuda.so[7f00+1000]",
-            "kernel.segfault", {"process.executable.name": "python3", "process.pid": 33},
-        ),
-        (
-            "traps: ray::f[34] trap invalid opcode ip:55 sp:7f error:0 in x[55+1000]",
-            "kernel.segfault", {"process.executable.name": "ray::f", "process.pid": 34},
-        ),
-        (
-            "INFO: task python:4711 blocked for more than 122 seconds.",
-            "kernel.hung_task", {"process.executable.name": "python", "process.pid": 4711},
-        ),
-        (
-            "NVRM: Xid (PCI:0000:3b:00): 79, pid=2511, name=python3, GPU has fallen off the bus.",
-            "hw.gpu.xid", {"hw.gpu.xid": 79, "hw.id": "0000:3b:00", "process.pid": 2511, "process.executable.name": "python3"},
-        ),
-        (
-            "NVRM: Xid (PCI:0000:3B:00 GPU-I:02 GPU-CI:00): 94, pid=88, name=python, Contained: CE User Channel (0x9). RST: No, D-RST: No",
-            "hw.gpu.xid",
-            {"hw.gpu.xid": 94, "hw.id": "0000:3b:00", "hw.gpu.mig.instance": "2/0", "process.pid": 88, "process.executable.name": "python"},
-        ),
-        (
-            "NVRM: Xid (PCI:0000:18:00 GPU-I:07): 95, pid='<unknown>', name=<unknown>, Uncontained",
-            "hw.gpu.xid", {"hw.gpu.xid": 95, "hw.id": "0000:18:00", "hw.gpu.mig.instance": "7"},
-        ),
-        (
-            "NVRM: Xid (PCI:0000:18:00): 149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x00000004 0x0)",
-            "hw.gpu.xid", {"hw.gpu.xid": 149, "hw.id": "0000:18:00"},
-        ),
-        ("NVRM: Xid (0000:03:00): 31, Ch 00000010", "hw.gpu.xid", {"hw.gpu.xid": 31, "hw.id": "0000:03:00"}),
-        (
-            "NVRM: Xid (PCI:0000:65:00): 45, pid=5012, name=python3, Ch 00000008 caused by previous Xid 48",
-            "hw.gpu.xid",
-            {"hw.gpu.xid": 45, "hw.id": "0000:65:00", "process.pid": 5012, "process.executable.name": "python3", "hw.gpu.xid.cause": 48},
-        ),
-        (
-            "NVRM: Xid (PCI:0000:18:00): 154, GPU recovery action changed from 0x4 (Drain and Reset) to 0x1 (GPU Reset Required)",
-            "hw.gpu.xid", {"hw.gpu.xid": 154, "hw.id": "0000:18:00"},
-        ),
-        (
-            "NVRM: Xid (PCI:0000:4f:00): 119, pid=1234, name=nv-hostengine, Timeout after 6s of waiting for RPC response from GPU4 GSP! Expected function 76 (GSP_RM_CONTROL) (0x20803032 0x58c).",
-            "hw.gpu.xid", {"hw.gpu.xid": 119, "hw.id": "0000:4f:00", "process.pid": 1234, "process.executable.name": "nv-hostengine"},
-        ),
-        ("NVRM: The NVIDIA GPU driver has been unloaded", "kernel.message", {}),
-    ],
-)  # fmt: skip
-def test_what_lines_mean(text: Any, event: Any, attributes: Any) -> None:
-    line = Reader().read(6, text)
-    assert line is not None
-    assert (line.event, line.attributes) == (event, attributes)
+def _meant() -> list[Any]:
+    """Lines as kernels and drivers wrote them, and what each means."""
+    held = [json.loads(row) for row in MEANT.read_text().splitlines()]
+    return [pytest.param(row, id=f"{row['event']}-{number}") for number, row in enumerate(held, 1)]
 
 
-@pytest.mark.parametrize(
-    ("priority", "text", "event", "state", "attributes"),
-    [
-        (3, "NVRM: GPU 0000:18:00.0: GPU has fallen off the bus.", "hw.gpu.state", "lost", {"hw.id": "0000:18:00"}),
-        (3, "NVRM: GPU at PCI:0000:3b:00: GPU has fallen off the bus.", "hw.gpu.state", "lost", {"hw.id": "0000:3b:00"}),
-        (
-            3, "nvidia-nvswitch0: SXid (PCI:0000:00:00.0): 20034, Fatal, Link 30 LTSSM Fault Up",
-            "kernel.device", "failed", {"kernel.subject": "nvswitch", "hw.id": "0000:00:00.0", "hw.nvswitch.sxid": 20034},
-        ),
-        (
-            3, "mlx5_core 0000:5d:00.0: poll_health:829:(pid 0): device's health compromised - reached miss count",
-            "kernel.device", "failed", {"kernel.subject": "mlx5", "hw.id": "0000:5d:00.0"},
-        ),
-        (
-            4, "mlx5_core 0000:5d:00.0: mlx5_pcie_event:301:(pid 0): Detected insufficient power on the PCIe slot (27W).",
-            "kernel.device", "failed", {"kernel.subject": "mlx5", "hw.id": "0000:5d:00.0"},
-        ),
-        (
-            3, "mlx5_core 0000:9a:00.0: Port module event[error]: module 0, Cable error, High Temperature",
-            "kernel.device", "failed", {"kernel.subject": "mlx5", "hw.id": "0000:9a:00.0"},
-        ),
-        (
-            3, "infiniband mlx5_0: mlx5_cmd_out_err:838:(pid 17): ACCESS_REG(0x805) op_mod(0x1) failed, status bad parameter(0x3)",
-            "kernel.device", "failed", {"kernel.subject": "mlx5", "hw.id": "mlx5_0"},
-        ),
-        (
-            0, "mce: [Hardware Error]: CPU 2: Machine Check: 0 Bank 8: 9c00000000800151",
-            "kernel.device", "failed", {"kernel.subject": "mce", "hw.id": "cpu 2"},
-        ),
-        (
-            4, "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#1_DIMM#0 (channel:1 slot:0 page:0x1 offset:0x0 grain:32 syndrome:0x0)",
-            "kernel.device", "corrected", {"kernel.subject": "edac", "hw.id": "mc0"},
-        ),
-        (
-            4, "pcieport 0000:00:01.0: AER: Multiple Uncorrectable (Non-Fatal) error message received from 0000:3b:00.0",
-            "kernel.device", "failed", {"kernel.subject": "aer", "hw.id": "0000:3b:00.0"},
-        ),
-        (
-            4, "pcieport 0000:00:01.0: AER: Corrected error received: 0000:3b:00.0",
-            "kernel.device", "corrected", {"kernel.subject": "aer", "hw.id": "0000:3b:00.0"},
-        ),
-        (
-            5, "nfs: server 10.0.0.2 not responding, still trying",
-            "kernel.device", "failed", {"kernel.subject": "nfs", "hw.id": "10.0.0.2"},
-        ),
-        (5, "nfs: server Storage-1 OK", "kernel.device", "recovered", {"kernel.subject": "nfs", "hw.id": "Storage-1"}),
-        (
-            4, "nvme nvme0: I/O 12 QID 3 timeout, reset controller",
-            "kernel.device", "failed", {"kernel.subject": "nvme", "hw.id": "nvme0"},
-        ),
-        (
-            3, "nvme nvme1: Disabling device after reset failure: -19",
-            "kernel.device", "failed", {"kernel.subject": "nvme", "hw.id": "nvme1"},
-        ),
-        (
-            2, "EXT4-fs (sda1): Remounting filesystem read-only",
-            "kernel.device", "failed", {"kernel.subject": "filesystem", "hw.id": "sda1"},
-        ),
-        (
-            0, "watchdog: BUG: soft lockup - CPU#3 stuck for 23s! [python3:812]",
-            "kernel.device", "failed", {"kernel.subject": "lockup", "hw.id": "cpu#3"},
-        ),
-    ],
-)  # fmt: skip
-def test_what_lines_about_devices_mean(
-    priority: int, text: str, event: str, state: str, attributes: dict[str, Any]
-) -> None:
-    line = Reader().read(priority, text)
+@pytest.mark.parametrize("row", _meant())
+def test_what_lines_mean(row: dict[str, Any]) -> None:
+    head, _, text = row["line"].partition(";")
+    line = Reader().read(int(head.partition(",")[0]), text)
     assert line is not None
-    assert (line.event, line.state, line.attributes) == (event, state, attributes)
+    expected = {key: value for key, value in row.items() if key not in ("line", "event", "state")}
+    assert (line.event, line.state, line.attributes) == (row["event"], row.get("state", ""), expected)
+    assert line.pid in (0, expected.get("process.pid"))
 
 
 def test_a_lost_gpu_in_the_log_is_the_gpu_that_nvml_means(follow: Any, read_events: Any) -> None:

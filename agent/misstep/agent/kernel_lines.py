@@ -106,6 +106,8 @@ def _device(device: kernel_devices.Device) -> Line:
     held: dict[str, Value] = {names.KERNEL_SUBJECT: device.kind, names.HW_ID: device.name}
     if device.number:
         held[names.SXID] = device.number
+    if device.process[0]:
+        held[names.PID], held[names.PROCESS_NAME] = device.process
     return Line("kernel.device", held, state=device.state)
 
 

@@ -154,13 +154,13 @@ def fields(message: bytes) -> list[tuple[int, int, int | bytes]]:
     found: list[tuple[int, int, int | bytes]] = []
     at, end = 0, len(message)
     while at < end:
-        tag, at = _read_varint(message, at)
+        tag, at = read_varint(message, at)
         number, kind = tag >> 3, tag & 7
         value: int | bytes
         if kind == 0:
-            value, at = _read_varint(message, at)
+            value, at = read_varint(message, at)
         elif kind == 2:
-            size, at = _read_varint(message, at)
+            size, at = read_varint(message, at)
             if size > end - at:
                 break
             value, at = message[at : at + size], at + size
@@ -175,7 +175,8 @@ def fields(message: bytes) -> list[tuple[int, int, int | bytes]]:
     return found
 
 
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+def read_varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A number and where the next thing begins; that is past the end where the number is cut short."""
     number = shift = 0
     while at < len(message) and shift < 70:
         byte = message[at]

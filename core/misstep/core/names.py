@@ -78,7 +78,7 @@ OOM_CONSTRAINT = (
     "kernel.oom.constraint"  # CONSTRAINT_NONE (the machine was full), CONSTRAINT_MEMCG (a cgroup was), …
 )
 KERNEL_SEQUENCE = "kernel.log.sequence"
-KERNEL_SUBJECT = "kernel.subject"  # nvswitch, mlx5, mce, edac, aer, nvme, nfs, filesystem, lockup
+KERNEL_SUBJECT = "kernel.subject"  # nvswitch, mlx5, mce, edac, aer, disk, nvme, nfs, filesystem, lockup
 XID = "hw.gpu.xid"
 XID_CAUSE = "hw.gpu.xid.cause"  # the Xid that a clean-up (45) says it follows
 SXID = "hw.nvswitch.sxid"

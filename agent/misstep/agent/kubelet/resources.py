@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from misstep.agent.otlp import read_varint
+
 LIST = "/v1.PodResourcesLister/List"
 ALLOCATABLE = "/v1.PodResourcesLister/GetAllocatableResources"
 _FIELDS = 50_000
@@ -168,29 +170,19 @@ class _Reader:
             self._left -= 1
             if self._left < 0:
                 raise ValueError(f"it has more than {_FIELDS} fields")
-            tag, at = _varint(body, at)
+            tag, at = read_varint(body, at)
             number, kind = tag >> 3, tag & 7
             if kind == 0:
-                value, at = _varint(body, at)
+                value, at = read_varint(body, at)
                 yield number, value
                 continue
             if kind == 2:
-                size, at = _varint(body, at)
+                size, at = read_varint(body, at)
             else:
                 size = {1: 8, 5: 4}.get(kind, end + 1)
             if size > end - at:
                 raise ValueError("it is cut short or is no such message")
             yield number, body[at : at + size]
             at += size
-
-
-def _varint(body: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(body) and shift < 64:
-        byte = body[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ValueError("it is cut short or is no such message")
+        if at > end:
+            raise ValueError("it is cut short or is no such message")

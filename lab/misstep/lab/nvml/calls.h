@@ -14,6 +14,15 @@ int is_initialized(void);
     Return touched = touch(gpu);                                                   \
     if (touched != OK) return touched
 
+/* A call that answers one number about a GPU. */
+#define NUMBER(name, value)                                                        \
+    API name(Handle device, uint32_t *number) {                                    \
+        GPU(device);                                                               \
+        (void)gpu;                                                                 \
+        *number = (uint32_t)(value);                                               \
+        return OK;                                                                 \
+    }
+
 /* The MIG instance behind a handle; NULL when it is a whole GPU's. */
 static inline Mig *instance_of(Handle handle) {
     for (int i = 0; i < GPUS; i++) {

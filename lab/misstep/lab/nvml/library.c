@@ -74,11 +74,7 @@ API nvmlDeviceGetUUID(Handle device, char *text, uint32_t size) {
     return OK;
 }
 
-API nvmlDeviceGetMinorNumber(Handle device, uint32_t *number) {
-    GPU(device);
-    *number = gpu->index;
-    return OK;
-}
+NUMBER(nvmlDeviceGetMinorNumber, gpu->index)
 
 API nvmlDeviceGetPciInfo_v3(Handle device, PciInfo *pci) {
     GPU(device);
@@ -96,12 +92,7 @@ API nvmlDeviceGetMigMode(Handle device, uint32_t *current, uint32_t *pending) {
     return OK;
 }
 
-API nvmlDeviceGetMaxMigDeviceCount(Handle device, uint32_t *count) {
-    GPU(device);
-    (void)gpu;
-    *count = INSTANCES;
-    return OK;
-}
+NUMBER(nvmlDeviceGetMaxMigDeviceCount, INSTANCES)
 
 API nvmlDeviceGetMigDeviceHandleByIndex(Handle device, uint32_t index, Handle *instance) {
     GPU(device);

@@ -44,18 +44,8 @@ API nvmlDeviceGetTemperature(Handle device, uint32_t sensor, uint32_t *degrees) 
     return OK;
 }
 
-API nvmlDeviceGetPowerUsage(Handle device, uint32_t *milliwatts) {
-    GPU(device);
-    *milliwatts = (uint32_t)gpu->power;
-    return OK;
-}
-
-API nvmlDeviceGetEnforcedPowerLimit(Handle device, uint32_t *milliwatts) {
-    GPU(device);
-    (void)gpu;
-    *milliwatts = 700000;
-    return OK;
-}
+NUMBER(nvmlDeviceGetPowerUsage, gpu->power)
+NUMBER(nvmlDeviceGetEnforcedPowerLimit, 700000)
 
 API nvmlDeviceGetClockInfo(Handle device, uint32_t clock, uint32_t *megahertz) {
     GPU(device);
@@ -70,17 +60,8 @@ API nvmlDeviceGetMaxClockInfo(Handle device, uint32_t clock, uint32_t *megahertz
     return OK;
 }
 
-API nvmlDeviceGetCurrPcieLinkGeneration(Handle device, uint32_t *generation) {
-    GPU(device);
-    *generation = (uint32_t)gpu->pcie_generation;
-    return OK;
-}
-
-API nvmlDeviceGetCurrPcieLinkWidth(Handle device, uint32_t *width) {
-    GPU(device);
-    *width = (uint32_t)gpu->pcie_width;
-    return OK;
-}
+NUMBER(nvmlDeviceGetCurrPcieLinkGeneration, gpu->pcie_generation)
+NUMBER(nvmlDeviceGetCurrPcieLinkWidth, gpu->pcie_width)
 
 API nvmlDeviceGetGpuFabricInfoV(Handle device, FabricInfo *info) {
     GPU(device);
