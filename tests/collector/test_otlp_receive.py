@@ -9,6 +9,7 @@ import socket
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,12 @@ def status_text(body: bytes) -> tuple[int, str]:
 
     status = Status.FromString(body)
     return status.code, status.message
+
+
+def peak(pid: int) -> int:
+    """The most bytes that a process ever had in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
 
 def resident(pid: int) -> int:
@@ -137,6 +144,38 @@ def test_a_bomb_of_a_gigabyte_is_refused_without_memory(collector: Any, otlp: An
     assert resident(collector.process.pid) - before < 256 * MIB
     assert collector.send(otlp.logs({"body": "after the bomb"})).status == 200
     assert collector.metrics()['misstep_collector_refused_total{reason="too_large"}'] >= 8
+
+
+def field(tag: int, held: bytes) -> bytes:
+    """A length-delimited field of protobuf."""
+    size = b""
+    left = len(held)
+    while left > 127:
+        size += bytes((left & 127 | 128,))
+        left >>= 7
+    return bytes((tag,)) + size + bytes((left,)) + held
+
+
+POINTS = field(0x0A, b"") * (30 * MIB)
+ATTRIBUTES = field(0x0A, field(0x3A, b"") * (30 * MIB))
+
+
+@pytest.mark.parametrize("held", [POINTS, ATTRIBUTES], ids=["points", "attributes"])
+def test_a_crowd_of_empty_messages_is_refused_without_memory(collector: Any, otlp: Any, held: bytes) -> None:
+    # 60 MiB that would become 2 GiB of objects: request, resource, scope, metric, gauge.
+    body = field(0x0A, field(0x12, field(0x12, field(0x0A, b"crowd") + field(0x2A, held))))
+    answer = collector.request("POST", "/v1/metrics", body, PROTOBUF)
+    assert answer.status == 413
+    assert "send smaller requests" in status_text(answer.body)[1]
+    assert peak(collector.process.pid) < 768 * MIB
+    assert collector.send(otlp.logs({"body": "after the crowd"})).status == 200
+
+
+def test_a_crowd_of_empty_objects_in_json_is_refused_without_memory(collector: Any) -> None:
+    body = b'{"resourceLogs":[' + b"{}," * (20 * MIB) + b"{}]}"
+    answer = collector.request("POST", "/v1/logs", body, {"Content-Type": "application/json"})
+    assert answer.status == 413
+    assert peak(collector.process.pid) < 768 * MIB
 
 
 def test_a_declared_length_over_the_limit_is_refused_at_once(collector: Any) -> None:

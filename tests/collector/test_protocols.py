@@ -253,6 +253,25 @@ def test_a_tenant_that_sends_too_often_is_told_to_wait(
     assert b"google.rpc.RetryInfo" in details
 
 
+def test_a_tenant_without_room_is_turned_away_before_its_points_are_read(
+    launch: Callable[..., Any], otlp: Any
+) -> None:
+    collector = launch(environ={"MISSTEP_COLLECTOR_SERIES_PER_TENANT": "3"})
+    own = [{"id": str(number)} for number in range(3)]
+    for _ in range(3):
+        assert collector.send(otlp.gauge("own", own)).status == 200
+    more = otlp.gauge("more", [{"id": "x"}, {"id": "y"}])
+    first = collector.send(more)
+    assert first.status == 200
+    assert ExportMetricsServiceResponse.FromString(first.body).partial_success.rejected_data_points == 2
+    again = collector.send(more)
+    assert again.status == 429
+    assert 1 <= int(again.headers["retry-after"]) <= 10
+    assert b"series_per_tenant" in again.body
+    assert collector.send(otlp.gauge("own", own)).status == 200, "what it had before is taken"
+    assert collector.send(otlp.logs({"body": "and events too"})).status == 200
+
+
 def test_what_came_in_any_encoding_is_there_after_a_crash(launch: Callable[..., Any], tmp_path: Any) -> None:
     data = tmp_path / "kept"
     collector = launch(data=data)

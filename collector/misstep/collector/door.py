@@ -6,6 +6,8 @@ import asyncio
 import functools
 import hashlib
 import logging
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -27,7 +29,14 @@ WAITING_LIMIT = 1024
 _INLINE_BYTES = 128 * 1024
 _INLINE_COMPRESSED = 16 * 1024
 """Bodies above these, as sent, are decompressed and parsed in a thread; below, the hand-over costs more."""
+_LARGE_BYTES = 2 * 1024 * 1024
+"""One body above this is parsed at a time: for that moment it may take ten times its size."""
+_CROWD = 4
+"""Tiny fields that a body may have for each item that it may have."""
 _RETRY_SECONDS = 5
+_EXHAUSTED_SECONDS = 10.0
+"""For so long a tenant that had no room for a whole request is turned away before anything new of it is decoded."""
+_EXHAUSTED_LIMIT = 10_000
 _SHAPES = {
     otlp.METRICS: "OTLP ExportMetricsServiceRequest",
     otlp.LOGS: "OTLP ExportLogsServiceRequest",
@@ -93,6 +102,8 @@ class Door:
         self._rates = rates or Rates(0)
         self.budget = Budget(max(BODIES_BYTES, 2 * body_limit))
         self._waiting = 0
+        self._exhausted: dict[bytes, float] = {}
+        self._large = threading.Lock()
         self._answers = Answers()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="otlp")
         telemetry.body_bytes.set_function(lambda: self.budget.used)
@@ -162,19 +173,48 @@ class Door:
         opened = self._expanded(parcel)
         if opened.known is not None:
             return opened
+        self._turn_away(parcel)
+        if len(opened.plain) > _LARGE_BYTES:
+            with self._large:
+                return self._parsed(parcel, opened)
+        return self._parsed(parcel, opened)
+
+    def _parsed(self, parcel: Parcel, opened: _Opened) -> _Opened:
+        if otlp.crowded(opened.plain, _CROWD * self._items):
+            raise self._too_many()
         if not parcel.json:
             reason = otlp.malformed(parcel.signal, opened.plain)
             if reason:
                 raise Refusal(400, "malformed", f"the body is not an {_SHAPES[parcel.signal]} in protobuf")
         if otlp.too_many(parcel.signal, opened.plain, self._items):
-            raise Refusal(
-                413, "too_large", f"more than {self._items} points, records or spans; send smaller requests"
-            )
+            raise self._too_many()
         return opened
+
+    def _too_many(self) -> Refusal:
+        return Refusal(
+            413, "too_large", f"more than {self._items} points, records or spans; send smaller requests"
+        )
+
+    def _turn_away(self, parcel: Parcel) -> None:
+        """Refuse points of new series while their sender has no room for any; what layouts know is welcome."""
+        until = self._exhausted.get(parcel.tenant)
+        if until is None or parcel.signal not in (otlp.METRICS, otlp.REMOTE_WRITE):
+            return
+        left = until - time.monotonic()
+        if left > 0:
+            raise Refusal(
+                429,
+                "limit",
+                "this sender has all the series that collector.series_per_tenant allows; send fewer, or raise it",
+                retry_after=int(left) + 1,
+            )
+        self._exhausted.pop(parcel.tenant, None)
 
     def _expanded(self, parcel: Parcel) -> _Opened:
         plain, kept, compression = expand(parcel.body, parcel.compression, self.limit)
         if parcel.json:
+            if sum(plain.count(mark) for mark in (b"{", b"[", b",")) > 2 * _CROWD * self._items:
+                raise self._too_many()
             plain = _from_json(parcel.signal, plain)
         known = self._store.recognise(parcel.signal, plain)
         stored = encoding.joined(compression, json=parcel.json)
@@ -199,6 +239,8 @@ class Door:
         telemetry.ack_seconds.observe(watch.seconds())
         if receipt.duplicate:
             telemetry.duplicates[parcel.signal].inc()
+        if receipt.exhausted and len(self._exhausted) < _EXHAUSTED_LIMIT:
+            self._exhausted[parcel.tenant] = time.monotonic() + _EXHAUSTED_SECONDS
         if receipt.rejected:
             telemetry.rejected[parcel.signal].inc(receipt.rejected)
 

@@ -182,7 +182,13 @@ class Commit:
             row = stored[place]
             self._dropped.update(verdict.counts())
             waiting.future.set_result(
-                Receipt(row.seq, row.received, False, verdict.rejected(), verdict.warning())
+                Receipt(
+                    row.seq,
+                    row.received,
+                    rejected=verdict.rejected(),
+                    warning=verdict.warning(),
+                    exhausted=verdict.exhausted(),
+                )
             )
         for waiting in copies:
             self._counts["requests_duplicate"] += 1

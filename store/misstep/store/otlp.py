@@ -13,6 +13,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import ptars
 import pyarrow as pa
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -36,6 +37,7 @@ REMOTE_WRITE = "remote_write"
 SIGNALS = (METRICS, LOGS, TRACES, REMOTE_WRITE)
 
 _RECURSIVE = ("array_value", "kvlist_value")
+_STRIDE = 1024 * 1024
 _UNREAD = {
     "AnyValue": ("string_value_strindex",),
     "KeyValue": ("key_strindex",),
@@ -96,6 +98,23 @@ def decode(signal: str, payloads: list[bytes]) -> Any:
     except (ValueError, pa.ArrowException) as error:
         raise UndecodableError(str(error)) from error
     return batch.column(0)
+
+
+def crowded(payload: bytes, limit: int) -> bool:
+    """Whether so many fields of a message hold next to nothing that parsing it would take memory out of proportion.
+
+    A message of two bytes becomes an object of 64 or more. A field that holds others begins with a tag whose wire type
+    is 2 and its length; those of fewer than 8 bytes are counted wherever such a pair of bytes stands, which is never
+    less than there are. What holds more has ten bytes at least: there are few enough.
+    """
+    if len(payload) <= 2 * limit:
+        return False
+    x = np.frombuffer(payload, np.uint8)
+    found = 0
+    for start in range(0, len(x) - 1, _STRIDE):
+        part = x[start : start + _STRIDE + 1]
+        found += int(np.count_nonzero((part[:-1] & 7 == 2) & (part[1:] < 8)))
+    return found > limit
 
 
 def malformed(signal: str, payload: bytes) -> str:

@@ -50,6 +50,7 @@ class Receipt(NamedTuple):
         duplicate: it was stored before and was not stored again.
         rejected: how many of its points or records were not stored.
         warning: why, in one line for the sender.
+        exhausted: nothing was stored, because the sender has all the series that it may have.
     """
 
     seq: int
@@ -57,6 +58,7 @@ class Receipt(NamedTuple):
     duplicate: bool = False
     rejected: int = 0
     warning: str = ""
+    exhausted: bool = False
 
 
 class Waiting(NamedTuple):

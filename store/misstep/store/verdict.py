@@ -129,6 +129,10 @@ class Verdict:
             found[code] = found.get(code, 0) + number
         return {REASONS[code]: number for code, number in sorted(found.items())}
 
+    def exhausted(self) -> bool:
+        """Whether nothing of it was stored because its sender has all the series that it may have."""
+        return len(self.codes) > 0 and bool((self.codes == CODE["tenant_series"]).all())
+
     def rejected(self) -> int:
         """How many the sender should know to be lost; copies of what we have are not."""
         return sum(n for reason, n in self.counts().items() if reason != "duplicate_event")

@@ -17,10 +17,12 @@ from misstep.collector.api.operation import (
 )
 from misstep.collector.api.parameter import AT, CURSOR, LIMIT, SESSION, Parameter, page
 from misstep.collector.refusal import Refusal
+from misstep.diagnosis import awaited
 from misstep.store.view import View
 
 _TEXTS = {"type": "array", "items": TEXT}
 _UNSEEN = record(source=TEXT, reason=TEXT, remedy=TEXT)
+_AWAITED = record(title=TEXT, sentence=TEXT, since_ns=TIME, until_ns=TIME, reason=TEXT)
 _EVIDENCE = {
     "type": "object",
     "properties": {"table": {"enum": ["logs", "samples"]}, "seq": NUMBER, "row": NUMBER, "series": {}},
@@ -87,6 +89,7 @@ def _list(context: Context, query: dict[str, Any]) -> dict[str, Any]:
         "settled": _settled(view, session, as_of),
         "incidents": [i for i in found if i["status"] != "recovered"],
         "recovered": [i for i in found if i["status"] == "recovered"],
+        "awaited": awaited(view, session, as_of) if session and as_of else [],
         "unseen": _unseen(context, view, session),
         "summary": standing.summary(view, session) if session else {},
         "cursor": cursor,
@@ -130,6 +133,7 @@ OPERATIONS = (
             as_of_ns=TIME,
             settled=FLAG,
             recovered={"type": "array", "items": INCIDENT},
+            awaited={"type": "array", "items": _AWAITED},
             unseen={"type": "array", "items": _UNSEEN},
             summary=standing.schema(),
         ),
