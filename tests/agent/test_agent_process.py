@@ -99,6 +99,22 @@ def until(condition: Any, child: subprocess.Popen[str], seconds: float = 20) -> 
         time.sleep(0.02)
 
 
+def test_it_goes_on_after_a_stop(tmp_path: Path) -> None:
+    """SIGSTOP and SIGCONT, as debuggers, Ctrl-Z and batch systems send them."""
+    with Collector() as collector:
+        child = start(tmp_path, "--collector", f"http://127.0.0.1:{collector.server_port}")
+        until(lambda: collector.metrics, child)
+        for _ in range(4):
+            child.send_signal(signal.SIGSTOP)
+            time.sleep(1.2)
+            child.send_signal(signal.SIGCONT)
+            collector.metrics.clear()
+            until(lambda: collector.metrics, child)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == 0
+        child.communicate()
+
+
 def test_it_sends_from_the_first_second_and_leaves_clean_on_sigterm(tmp_path: Path) -> None:
     with Collector() as collector:
         child = start(tmp_path, "--collector", f"http://127.0.0.1:{collector.server_port}")

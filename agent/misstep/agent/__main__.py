@@ -55,8 +55,17 @@ def run(arguments: Sequence[str]) -> int:
     with assemble(settings) as agent:
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process: collections need not look at it
-        agent.run(lambda seconds: signal.sigtimedwait(_STOP, seconds) is not None)
+        agent.run(_is_told_to_stop)
     return 0
+
+
+def _is_told_to_stop(seconds: float) -> bool:
+    """Wait for so long, or until a signal says so.
+
+    A process that was stopped and goes on gets from `sigtimedwait` something that is not None and no signal either.
+    """
+    came = signal.sigtimedwait(_STOP, seconds)
+    return came is not None and came.si_signo in _STOP
 
 
 def parse(arguments: Sequence[str]) -> tuple[str | None, dict[str, object]]:
