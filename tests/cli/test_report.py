@@ -39,6 +39,22 @@ def test_healthy_is_one_clear_line_and_what_ran(answer: dict[str, Any], session:
     ]
 
 
+def test_what_is_given_time_is_said_with_how_long(answer: dict[str, Any], session: dict[str, Any]) -> None:
+    answer["summary"] = {"ranks": {"stopped": 4}}
+    answer["awaited"] = [
+        {
+            "title": "rank 0 never came", "sentence": "Ranks 1-3 wait in barrier #7; rank 0 stands in save (train.py:12).",
+            "since_ns": 1795183348 * SECOND, "until_ns": 1795183468 * SECOND, "reason": "saving takes its time",
+        }
+    ]  # fmt: skip
+    head, _, *rest = report(answer, session, SCREEN, today=TODAY, zone=UTC).splitlines()
+    assert head == "✓ demo · nothing is wrong yet · as of 14:02:40"
+    assert " ".join(" ".join(rest).split()).startswith(
+        "Waits Ranks 1-3 wait in barrier #7; rank 0 stands in save (train.py:12). For 12 s so far; "
+        "it is an incident after 2 min: saving takes its time."
+    )
+
+
 def test_healthy_says_what_it_could_not_see(answer: dict[str, Any], session: dict[str, Any]) -> None:
     answer["unseen"] = [{"source": "kernel_log", "reason": "/dev/kmsg may not be read", "remedy": "sudo x"}]
     assert "Not seen   kernel log (/dev/kmsg may not be read)\n               sudo x" in report(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from misstep.diagnosis import Incident, Recall, diagnose
+from misstep.diagnosis import Incident, Recall, awaited, diagnose
 from misstep.store.rows import EntityRow, LogRow, RelationRow, SeriesSamples, SessionRow
 
 SECOND = 1_000_000_000
@@ -183,6 +183,9 @@ class Replay:
 
     def at(self, at: int, previous: list[Incident]) -> list[Incident]:
         return diagnose(FakeView(self.rows, self.samples, at), self.session, at, previous)
+
+    def awaited(self, at: int) -> list[dict[str, Any]]:
+        return awaited(FakeView(self.rows, self.samples, at), self.session, at)
 
     def shuffled(self, random: Random) -> Replay:
         """The same rows, in another order within each second of their arrival."""

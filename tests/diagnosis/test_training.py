@@ -185,3 +185,97 @@ def test_a_job_that_its_owner_ends_is_no_incident(captured: Captured) -> None:
         ts = at + place * SECOND // 10
         replay.rows.append(LogRow(last + place, 0, at + SECOND, ts, event, 13, start.session, entity, state, body, {names.PID: pid} | attributes, start.resource))  # fmt: skip
     assert replay.run() == []
+
+
+def test_what_is_given_time_can_be_asked_for(captured: Captured) -> None:
+    replay = captured("torch_hang")
+    replay.rows = [
+        row._replace(body=row.body.replace("load_batch", "save_checkpoint")) for row in replay.rows
+    ]
+    at = replay.ticks()[-1]
+    (one,) = replay.awaited(at)
+    assert one["until_ns"] - one["since_ns"] == 120 * SECOND
+    assert "it stands still in save_checkpoint (train.py:21)" in one["sentence"]
+    assert one["reason"] == "saving, evaluating, compiling and loading take their time"
+    late = one["until_ns"] + SECOND
+    assert replay.awaited(late) == []
+
+
+def test_a_rank_that_the_kernel_killed_for_memory(captured: Captured) -> None:
+    replay = captured("torch_killed")
+    end = next(row for row in replay.rows if row.event == "process.exit" and row.attributes.get(names.EXIT_SIGNAL) == "SIGKILL")  # fmt: skip
+    replay.rows.append(
+        end._replace(seq=end.seq, row=end.row + 1000, event="kernel.oom_kill", state="", body="Killed process", attributes={names.PID: end.attributes[names.PID]})
+    )  # fmt: skip
+    (incident,) = replay.run()
+    assert verdict([incident]) == [("kernel-oom-kill", "3")]
+    assert "rank 3 was killed by the kernel for want of memory" in incident.data["title"]
+
+
+def test_what_else_it_could_have_been_is_of_training(captured: Captured) -> None:
+    for case in ("killed", "exception"):
+        (incident,) = captured(f"torch_{case}").run()
+        assert len(incident.data["not_it"]) >= 2
+        assert "Ray" not in str(incident.data["not_it"])
+
+
+def begun_anew(replay: Any, *, well: bool) -> None:
+    """All ranks get other processes, which go on or break off because one of them lost a connection."""
+    last, at = max(row.seq for row in replay.rows), max(row.received for row in replay.rows) + 5 * SECOND
+    ranks = {row.attributes[names.RANK]: row for row in replay.rows if row.event == "torch.rank"}
+    fresh = []
+    for number, row in ranks.items():
+        pid, process = str(90000 + int(number)), f"process/x/{90000 + int(number)}/1"
+        fresh.append(
+            row._replace(attributes=row.attributes | {names.PID: pid, names.PROCESS_ENTITY: process})
+        )
+    for row in list(fresh):
+        if well:
+            fresh.append(row._replace(event="torch.reading", state="moving", body='{"groups":{"0":[9,9]}}'))
+            continue
+        process, held = row.attributes[names.PROCESS_ENTITY], {names.PID: row.attributes[names.PID]}
+        text = "Gloo connectFullMesh failed: Connection refused"
+        raised = held | {names.EXCEPTION_TYPE: "RuntimeError", names.EXCEPTION_MESSAGE: text}
+        fresh.append(row._replace(event="process.exception", entity=process, body=text, attributes=raised))
+        ended = held | {names.EXIT_CODE: "1"}
+        fresh.append(
+            row._replace(event="process.exit", state="exited", entity=process, body="", attributes=ended)
+        )
+    for place, row in enumerate(fresh, 1):
+        later = at + place * SECOND // 10
+        replay.rows.append(row._replace(seq=last + place, row=0, ts=later, received=later))
+
+
+def test_a_job_that_is_begun_anew_and_gets_on_has_recovered(captured: Captured) -> None:
+    replay = captured("torch_exception")
+    begun_anew(replay, well=True)
+    (incident,) = replay.run()
+    assert (*verdict([incident]), incident.status) == (FAULTS["exception"], "recovered")
+
+
+def test_who_ended_the_first_life_is_blamed_where_the_next_one_cannot_begin(captured: Captured) -> None:
+    replay = captured("torch_exception")
+    begun_anew(replay, well=False)
+    assert verdict(replay.run()) == [FAULTS["exception"]]
+
+
+def test_who_ended_well_before_the_others_is_blamed_for_their_lost_connections(captured: Captured) -> None:
+    """Its connections close as its process ends, so the others fail at once, and nobody is ever seen to wait."""
+    replay = captured("torch_left")
+    kept = ("session.start", "torch.rank", "source.state")
+    replay.rows = [row for row in replay.rows if row.event in kept]
+    last, at = max(row.seq for row in replay.rows), max(row.received for row in replay.rows) + 5 * SECOND
+    for row in [row for row in replay.rows if row.event == "torch.rank"]:
+        number, pid, process = (row.attributes[key] for key in (names.RANK, names.PID, names.PROCESS_ENTITY))
+        begun = 38 if number == "2" else 41
+        text = "Connection closed by peer [127.0.0.1]:5524."
+        told: list[tuple[str, str, dict[str, str], str]] = [("torch.reading", "gone", {names.RANK: number}, f'{{"groups":{{"0":[{begun},38]}}}}')]  # fmt: skip
+        if number != "2":
+            told.append(("process.exception", "", {names.EXCEPTION_TYPE: "RuntimeError", names.EXCEPTION_MESSAGE: text}, text))  # fmt: skip
+        told.append(("process.exit", "exited", {names.EXIT_CODE: "0" if number == "2" else "1"}, ""))
+        for event, state, more, body in told:
+            last += 1
+            entity = row.entity if event == "torch.reading" else process
+            replay.rows.append(row._replace(seq=last, row=0, ts=at, received=at, event=event, state=state, entity=entity, body=body, attributes={names.PID: pid} | more))  # fmt: skip
+        at += SECOND // 10
+    assert verdict(replay.run()) == [FAULTS["left"]]

@@ -11,6 +11,7 @@ from misstep.cli.layout import section
 from misstep.cli.terminal import Terminal, clean, paint, plain
 from misstep.cli.times import clock, span
 from misstep.cli.verdict import gaps, moment_of, render
+from misstep.core.clock import SECOND
 
 _NOUNS = {
     "tasks": "task",
@@ -107,10 +108,23 @@ def _healthy(
     head = f"{glyph} {paint(words, 'bold', on=screen.color)}"
     ran = counts(answer["summary"], over=session.get("ended_ns") is not None and at is None)
     gap = section("Not seen", gaps(answer["unseen"]), screen.color, screen.width)
-    body = "\n".join(
-        part for part in (section("Ran", [ran] if ran else [], screen.color, screen.width), gap) if part
+    parts = (
+        section("Waits", _awaited(answer), screen.color, screen.width),
+        section("Ran", [ran] if ran else [], screen.color, screen.width),
+        gap,
     )
+    body = "\n".join(part for part in parts if part)
     return f"{head}\n\n{body}" if body else head
+
+
+def _awaited(answer: Mapping[str, Any]) -> list[str]:
+    """What may become an incident, and how long it is given."""
+    now = int(answer["as_of_ns"])
+    return [
+        f"{clean(one['sentence'])} For {span((now - one['since_ns']) / SECOND)} so far; it is an incident after "
+        f"{span((one['until_ns'] - one['since_ns']) / SECOND)}: {clean(one['reason'])}."
+        for one in answer.get("awaited") or ()
+    ]
 
 
 def _state(
@@ -130,7 +144,8 @@ def _state(
         return f"nothing went wrong · {how} at {clock(ended, zone, today)}"
     if not any(any((answer["summary"].get(key) or {}).values()) for key in ("jobs", "ranks")):
         return f"no job has run yet · as of {clock(answer['as_of_ns'], zone, today)}"
-    return f"nothing is wrong · as of {clock(answer['as_of_ns'], zone, today)}"
+    yet = " yet" if answer.get("awaited") else ""
+    return f"nothing is wrong{yet} · as of {clock(answer['as_of_ns'], zone, today)}"
 
 
 def _recovered(recovered: Sequence[Mapping[str, Any]], screen: Terminal, zone: tzinfo | None) -> str:

@@ -7,6 +7,7 @@ and is no consequence of something else becomes an incident.
 
 from misstep.diagnosis.diagnose import diagnose
 from misstep.diagnosis.incident import Incident
+from misstep.diagnosis.patience import awaited
 from misstep.diagnosis.recall import Recall
 
-__all__ = ["Incident", "Recall", "diagnose"]
+__all__ = ["Incident", "Recall", "awaited", "diagnose"]

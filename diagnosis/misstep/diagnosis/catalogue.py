@@ -38,6 +38,8 @@ class Claim:
         key: two claims of one cause with the same key are one fault that repeats.
         decisive: observations that are the cause itself; the others are symptoms and consequences.
         extra: further observations for the chain.
+        until: when it is time to say so if nothing changes, Unix nanoseconds; 0 where that is not known.
+        patience: why not sooner.
         lasting: the harm is done though the job gets on and ends well: time lost, a wrong result.
     """
 
@@ -54,6 +56,8 @@ class Claim:
     impact: str = ""
     more: tuple[str, ...] = ()
     lasting: bool = False
+    until: int = 0
+    patience: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from misstep.diagnosis.entries import STANDSTILLS
 from misstep.diagnosis.explanation import Explanation, explain
 from misstep.diagnosis.incident import ENDED, OPEN, RECOVERED, Incident, incident_id
 from misstep.diagnosis.recall import Recall
+from misstep.diagnosis.team import Team
 from misstep.diagnosis.verdict import content, groups_waiting, tasks_waiting
 from misstep.diagnosis.window import View, Window
 
@@ -147,7 +148,18 @@ def _goes_on(one: Incident, context: Context) -> bool:
         return False
     if one.cause == "straggler":
         return context.team.pace.until > 0
+    if _begun_anew(one, context.team):
+        return training.moving(context.team)
     return one.cause in STANDSTILLS and not one.data.get("lasting") and training.moving(context.team)
+
+
+def _begun_anew(one: Incident, team: Team) -> bool:
+    """Whether a rank that ended has another process now: its launcher has started the job again."""
+    ranks = [entity for entity in one.blamed if entity["kind"] == "rank"]
+    now = {str(member.number): member.pid for member in team.members.values()}
+    return bool(ranks) and all(
+        now.get(str(e["name"]), e["attributes"].get("pid")) != e["attributes"].get("pid") for e in ranks
+    )
 
 
 def _placed(one: Incident, context: Context) -> bool:

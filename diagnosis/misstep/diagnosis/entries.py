@@ -46,7 +46,7 @@ CAUSES = (
     ),
     Cause(
         "kernel-oom-kill", "Killed by the kernel for want of memory", "kernel", "critical",
-        _MEMORY | {"kernel.oom_kill"}, frozenset(), ("kernel_log",), memory.kernel_oom_kill,
+        _MEMORY | _RANK | {"kernel.oom_kill"}, frozenset(), ("kernel_log",), training.either(training.out_of_memory, memory.kernel_oom_kill),
         "silent on {node}", ("ray-oom-kill", "native-crash", "process-killed"),
     ),
     Cause(
@@ -97,7 +97,7 @@ CAUSES = (
     Cause(
         "user-exception", "A task, actor or rank raised an exception", "code", "error",
         _RAISED | {"rank.raised"}, frozenset({"worker.out_of_memory"}), ("ray_events",), training.either(training.raised, code.user_exception),
-        "no task or actor raised", ("ray-oom-kill", "native-crash", "ray-node-lost"),
+        "nobody raised an exception", ("ray-oom-kill", "native-crash", "ray-node-lost"),
     ),
     Cause(
         "rank-stopped", "A rank is stopped by a signal", "process", "error",
@@ -142,6 +142,15 @@ CAUSES = (
 )  # fmt: skip
 
 BY_ID = {cause.id: cause for cause in CAUSES}
+
+RIVALS_OF_RANKS = {
+    "user-exception": ("native-crash", "process-killed", "rank-stuck", "collective-mismatch"),
+    "native-crash": ("process-killed", "process-exit", "kernel-oom-kill", "collective-mismatch"),
+    "process-killed": ("kernel-oom-kill", "native-crash", "process-exit", "rank-stuck"),
+    "process-exit": ("native-crash", "process-killed", "user-exception", "rank-stuck"),
+    "kernel-oom-kill": ("native-crash", "process-killed", "rank-stuck"),
+}
+"""What else it could have been that befell a rank, where a cause befalls Ray's tasks too."""
 
 STANDSTILLS = frozenset({"rank-stopped", "rank-stuck", "collective-skipped", "collective-mismatch"})
 """Causes for which a training job stands still; they are over when its ranks move again."""

@@ -81,6 +81,10 @@ class Member:
         signal, code = ending(self.end) if self.end is not None else ("", 0)
         return bool(signal) or code != 0
 
+    def begun(self, group: str) -> int:
+        """The last call of a group that it is known to have begun; 0 if none."""
+        return max((one.begun.get(group, 0) for one in self.snapshots), default=0)
+
     def at(self, until: int) -> Snapshot | None:
         """The newest reading up to a moment that it answered to; one that it did not says only that it is stopped."""
         held = [one for one in self.snapshots if one.ts <= until and one.state != "gone"]
@@ -110,6 +114,7 @@ class Team:
         groups: ranks of each process group.
         labels: what the code that made a group calls it.
         launcher: pid of what started them, 0 if unknown.
+        past: ranks of earlier lives, the oldest life first: torchrun starts all anew when one fails.
     """
 
     def __init__(self, window: Window) -> None:
@@ -117,6 +122,7 @@ class Team:
         self.groups: dict[str, frozenset[int]] = {}
         self.labels: dict[str, str] = {}
         self.launcher = 0
+        self.past: list[dict[int, Member]] = []
         self._since = window.at - _RECENT
         for row in window.rows("torch.rank"):
             self._meet(row)
@@ -149,6 +155,10 @@ class Team:
     def _meet(self, row: LogRow) -> None:
         number, pid = _number(row, names.RANK), _number(row, names.PID)
         known = self.members.get(number)
+        if known is not None and known.pid != pid:
+            if not self.past or number in self.past[-1]:
+                self.past.append({})
+            self.past[-1][number] = known
         if known is None or known.pid != pid:
             self.members[number] = Member(
                 number, row.entity, pid, row.attributes.get(names.PROCESS_ENTITY, ""), row.resource.get(names.HOST_NAME, ""), row,
@@ -178,7 +188,8 @@ class Team:
         for row in window.rows("torch.stack", since=since):
             if (member := self._of(row)) is not None and (dump := _dump(row)) is not None:
                 member.dumps.append(dump)
-        by_pid = {member.pid: member for member in self.members.values()}
+        everyone = [member for life in (*self.past, self.members) for member in life.values()]
+        by_pid = {member.pid: member for member in everyone}
         for row in window.rows("process.exit"):
             if (
                 held := by_pid.get(_number(row, names.PID))
@@ -188,7 +199,7 @@ class Team:
             held = by_pid.get(_number(row, names.PID))
             if held is not None and not row.attributes.get(names.THREAD):
                 held.raised = row
-        for member in self.members.values():
+        for member in everyone:
             if member.failed and member.end is not None and member.raised is None:
                 member.raised = _told_early(window, member)
         if Session.parse(window.session).kind == "torch":

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from misstep.core.identity import Session
 from misstep.diagnosis.catalogue import Cause
 from misstep.diagnosis.coverage import Gap
-from misstep.diagnosis.entries import BY_ID
+from misstep.diagnosis.entries import BY_ID, RIVALS_OF_RANKS
 from misstep.diagnosis.explanation import Explanation
 from misstep.diagnosis.observation import Evidence, Observation, of_rows
 from misstep.diagnosis.window import SECOND, transitions
@@ -158,9 +159,16 @@ def _alternatives(explanation: Explanation, start: int, end: int) -> tuple[list[
     coverage = explanation.context.coverage
     node = explanation.context.node_of(explanation.case)
     where = node.name if node else "the cluster"
+    rivals = explanation.cause.rivals
+    if Session.parse(explanation.context.window.session).kind == "torch":
+        rivals = RIVALS_OF_RANKS.get(explanation.cause.id, rivals)
+        where = next(
+            (str(e.attributes["host"]) for e in explanation.claim.blamed if e.attributes.get("host")),
+            "its host",
+        )
     not_it, gaps = [], {gap.source: gap for gap in coverage.gaps(start, end)}
     lost = {claimed.id: claim for claimed, claim in explanation.rivals}
-    for id in explanation.cause.rivals:
+    for id in rivals:
         rival = BY_ID[id]
         if id in lost:
             not_it.append({"cause": rival.title, "reason": _why_less(explanation, rival)})

@@ -69,7 +69,12 @@ class Jobs:
             and known.pid == rank.pid
         ):
             known = None  # seen from outside first, and now through its hook
-        if known is not None and known is not rank and known.pid in job.alive:
+        if (
+            known is not None
+            and known is not rank
+            and known.pid in job.alive
+            and pids.is_running(known.pid, known.start)
+        ):
             return  # a child that inherited its parent's number
         job.ranks[rank.number] = rank
         job.alive.add(rank.pid)

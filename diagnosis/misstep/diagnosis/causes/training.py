@@ -46,10 +46,7 @@ def stuck(case: Case, ctx: Context) -> Claim | None:
         return None
     facts = told.facts
     at = str(facts["standing"])
-    waited = ctx.at - int(facts["since"])
-    limit = _SLOW if facts["slow"] else _BUSY if facts["busy"] or not facts["steady"] else _PATIENCE
-    if str(facts["call"]).startswith("barrier"):
-        limit = max(limit, _BARRIER)
+    limit, patience = _patience(facts)
     does = "computes" if facts["busy"] else "stands still"
     where = f"it {does} in {at}" if at else "where it stands could not be read"
     function = facts["function"] or "its code"
@@ -67,10 +64,27 @@ def stuck(case: Case, ctx: Context) -> Claim | None:
         score=0.95 if facts["steady"] else 0.75,
         decisive=tuple(case.all("rank.missing")),
         key=told.name,
-        ripe=waited >= max(limit, _PAUSES * int(facts["pause"])),
+        ripe=ctx.at - int(facts["since"]) >= limit,
+        until=int(facts["since"]) + limit,
+        patience=patience,
         impact=_impact(facts),
         more=(f"misstep stacks {ctx.window.session}",),
     )  # fmt: skip
+
+
+def _patience(facts: Any) -> tuple[int, str]:
+    """Nanoseconds for which a rank may keep the others waiting before it is called stuck, and why."""
+    reasons = [(_PATIENCE, "so long a step may take")]
+    if not facts["steady"]:
+        reasons.append((_BUSY, "it is not sure that it stands still"))
+    if facts["busy"]:
+        reasons.append((_BUSY, "it computes"))
+    if str(facts["call"]).startswith("barrier"):
+        reasons.append((_BARRIER, "a barrier stands where one rank has work of its own"))
+    if facts["slow"]:
+        reasons.append((_SLOW, "saving, evaluating, compiling and loading take their time"))
+    reasons.append((_PAUSES * int(facts["pause"]), "the job has made long pauses before"))
+    return max(reasons, key=lambda one: one[0])
 
 
 def frozen(case: Case, ctx: Context) -> Claim | None:
@@ -215,6 +229,21 @@ def crashed(case: Case, ctx: Context) -> Claim | None:
         ["run it again with PYTHONFAULTHANDLER=1: stderr of that rank then ends with the Python line it died at", "check that torch, its CUDA libraries and your own extensions fit together"],
         0.93,
     )  # fmt: skip
+
+
+def out_of_memory(case: Case, ctx: Context) -> Claim | None:
+    """The kernel killed a rank for want of memory."""
+    told, line = case.first("rank.ended"), case.first("kernel.oom_kill")
+    if told is None or line is None or line.name != told.name:
+        return None
+    claim = _death(
+        case, told, f"{told.name} was killed by the kernel for want of memory",
+        "was killed by the kernel: its memory, or that of its cgroup, had run out",
+        ["give its container more memory, or let it use less: fewer data loader workers, less prefetching, smaller caches", "see how its memory grew: misstep query"],
+        0.98,
+    )  # fmt: skip
+    claim.decisive = (line, told)
+    return claim
 
 
 def killed(case: Case, ctx: Context) -> Claim | None:

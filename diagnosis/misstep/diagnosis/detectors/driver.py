@@ -74,7 +74,7 @@ def outcomes(window: Window, roster: Roster) -> tuple[list[Outcome], list[Observ
         if pid in known or pid == 0:
             continue
         known.add(pid)
-        if _wrapper(window, row, roster):
+        if _wrapper(window, row, roster) or role_of(window, row) == "rank":
             continue
         start = window.rows("command.start", "process.start", entities=(row.entity,), limit=1)
         command = next((one.attributes.get(names.COMMAND, "") for one in (*start, row)), "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from misstep.core import names, stacks
 from misstep.diagnosis import waits
 from misstep.diagnosis.detectors.driver import Outcome
-from misstep.diagnosis.detectors.processes import ending, exits, manner
+from misstep.diagnosis.detectors.processes import ending, exits, kernel_of, manner
 from misstep.diagnosis.observation import Evidence, Observation, of_rows
 from misstep.diagnosis.team import Member, Team
 from misstep.diagnosis.traceback import parse
@@ -43,7 +45,15 @@ def observe(window: Window, team: Team) -> list[Observation]:
     first = min((one.end.ts for one in ends if one.end is not None), default=0)
     found = _standing_still(window, team, first)
     found += _ended(team, ends, bool(found))
-    return found
+    return found + [told for one in ends for told in _by_kernel(window, one)]
+
+
+def _by_kernel(window: Window, member: Member) -> list[Observation]:
+    """What the kernel log says of a rank that was killed."""
+    if member.end is None or ending(member.end)[0] != "SIGKILL":
+        return []
+    told = kernel_of(window, member.pid, member.end.ts, name=member.name)
+    return [replace(one, links=frozenset({LINK})) for one in told]
 
 
 def of_launcher(window: Window, team: Team) -> Outcome | None:
@@ -81,14 +91,15 @@ def _standing_still(window: Window, team: Team, first_end: int) -> list[Observat
     ranks = {number: member.standing(until) for number, member in team.members.items()}
     fault = waits.find(ranks, team.groups)
     if fault is None:
-        left = {
-            n: m for n, m in team.members.items() if m.end is not None and not m.failed and m.end.ts <= until
-        }
-        if not left or len(left) == len(team.members):
+        well = {n: m for n, m in team.members.items() if m.end is not None and not m.failed}
+        if not well or len(well) == len(team.members):
             return []
+        left = {n: m for n, m in well.items() if m.end is not None and m.end.ts <= until}
         ranks |= {number: member.standing(until, "left") for number, member in left.items()}
         fault = waits.find(ranks, team.groups)
         if fault is None or fault.kind != "left":
+            fault = _left_early(team, well)
+        if fault is None:
             return []
     pause = waits.pause(ranks, fault.wait.group, fault.wait.sequence)
     guilty = [team.members[number] for number in sorted(fault.ranks) if number in team.members]
@@ -100,6 +111,27 @@ def _standing_still(window: Window, team: Team, first_end: int) -> list[Observat
     found += [_guilty(team, member, fault, pause, until) for member in guilty[:8]]
     shared = _stacks(team, fault.wait, until)
     return found + ([shared] if shared is not None else [])
+
+
+def _left_early(team: Team, left: Mapping[int, Member]) -> Fault | None:
+    """Ranks that ended well before a call of the others, who have nothing to tell but lost connections."""
+    others = {number: one for number, one in team.members.items() if number not in left}
+    ends = [one for one in others.values() if one.failed]
+    if not ends or any(not _is_cascade(one.raised) for one in ends if one.raised is not None):
+        return None
+    if all(one.raised is None for one in ends):
+        return None
+    for group, members in sorted(team.groups.items()):
+        mine = max((one.begun(group) for number, one in left.items() if number in members), default=-1)
+        inside = frozenset(number for number, one in others.items() if one.begun(group) > mine)
+        if mine >= 0 and inside:
+            sequence = max(others[number].begun(group) for number in inside)
+            since = min(
+                _when(one) for one in team.members.values() if one.end is not None or one.raised is not None
+            )
+            missing = frozenset(left) & members
+            return Fault("left", missing, Wait(group, sequence, "collective", since, inside, missing))
+    return None
 
 
 def _waiting(team: Team, wait: Wait) -> Observation:
@@ -202,8 +234,21 @@ def _ended(team: Team, ends: list[Member], hung: bool) -> list[Observation]:
     ordered = sorted(ends, key=lambda one: (_when(one), one.number))
     roots = [one for one in ordered if not _follows(one, ordered)]
     lost = [one for one in ordered if one.raised is not None and _is_cascade(one.raised)]
+    if ends and not roots and not hung:
+        roots = _earlier(team)
+        ordered += roots
     first = None if hung else next(iter(roots or lost), None)
     return [_end(member, root=member is first, lost=not roots) for member in ordered]
+
+
+def _earlier(team: Team) -> list[Member]:
+    """Who ended an earlier life by its own fault: what is left of it may keep the next one from beginning."""
+    for life in reversed(team.past):
+        ends = sorted((one for one in life.values() if one.failed or one.raised is not None), key=_when)
+        roots = [one for one in ends if not _follows(one, ends)]
+        if roots:
+            return roots[:1]
+    return []
 
 
 def _when(member: Member) -> int:
