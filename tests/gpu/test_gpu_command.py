@@ -31,7 +31,11 @@ def agent(follow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path:
         str(tmp_path / "spool"), limit=1 << 20, age=60.0, gap_event=lambda *gap: None, host_boot=one.context.host.boot
     )  # fmt: skip
     door = Receiver(
-        one.context._replace(spool=spool), locate=lambda *where: "", heard=lambda *_: None, port=0
+        one.context._replace(spool=spool),
+        locate=lambda *where: "",
+        heard=lambda *_: None,
+        admit=lambda user: True,
+        port=0,
     )
     door.start()
     monkeypatch.setenv("MISSTEP_AGENT_RECEIVER_PORT", str(door.port))

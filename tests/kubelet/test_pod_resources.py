@@ -255,6 +255,17 @@ def test_one_who_uses_what_others_were_given_is_not_taken_for_them(node: Node, k
     assert (node.names(2), node.names(3)) == ("-/-/-", "-/-/-")
 
 
+def test_two_pods_that_hold_what_one_was_given_are_both_left_unnamed(node: Node, kubelet: Any) -> None:
+    kubelet.answers[resources.LIST] = listed(pod("ml", "train-0", container("main", uuid(0))))
+    node.process(1, UIDS[0])
+    node.process(2, UIDS[1])
+    node.hold(0, (1, 0), (2, 0))
+    node.until(lambda: node.of("given"))
+    node.hold(0, (1, 0), (2, 0))
+    assert (node.names(1), node.names(2)) == ("-/-/-", "-/-/-")
+    assert "k8s.pod.uid" not in node.of("given")[-1]
+
+
 def test_instances_of_mig(node: Node, kubelet: Any) -> None:
     mig = "MIG-4f2fb3d1-3f0e-5d8b-a1f5-1d7b1c2a9e11"
     one = gpu(0)
@@ -279,6 +290,22 @@ def test_a_pod_that_comes_again_under_its_name_is_another(node: Node, kubelet: A
     node.process(2, UIDS[1])
     node.hold(3, (2, 0))
     node.until(lambda: node.of("given")[-1].get("k8s.pod.uid") == UIDS[1])
+
+
+def test_a_new_pod_has_not_the_uid_of_one_that_had_its_name(node: Node, kubelet: Any) -> None:
+    mine = listed(pod("ml", "train-0", container("main", uuid(3))))
+    kubelet.answers[resources.LIST] = mine
+    process = node.process(1, UIDS[0])
+    node.hold(3, (1, 0))
+    node.until(lambda: node.of("given") and "k8s.pod.uid" in node.of("given")[-1])
+    node.hold(3)
+    node.workload.remove(process)
+    kubelet.answers[resources.LIST] = listed()
+    node.until(lambda: node.of("returned"))
+    before = len(node.of("given"))
+    kubelet.answers[resources.LIST] = mine
+    node.until(lambda: len(node.of("given")) > before)
+    assert "k8s.pod.uid" not in node.of("given")[-1]
 
 
 def test_a_gpu_that_kubelet_no_longer_has_to_give(node: Node, kubelet: Any) -> None:

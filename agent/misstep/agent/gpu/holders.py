@@ -76,6 +76,10 @@ class Holders:
     def refresh(self, gpus: dict[str, Gpu], out: Records) -> None:
         """Tell of those of whom more is known than was told."""
         for (pci, _, _), held in self._held.items():
+            process = self._workload.find(held.pid)
+            if process is not None:
+                self._allocations.claim(pci, held.instance, process)
+        for (pci, _, _), held in self._held.items():
             gpu = gpus.get(pci)
             if gpu is None:
                 continue

@@ -41,7 +41,9 @@ class Allocations:
     def __init__(self) -> None:
         self.in_pods = self.missed = False
         self._places: dict[str, Place] = {}
+        self._of_gpu: dict[str, list[tuple[int, Given]]] = {}
         self._listing = Listing(frozenset(), frozenset())
+        self._names: set[str] = set()
         self._offered: frozenset[str] | None = None
         self._told: dict[Given, tuple[Place, str]] = {}
         self._uids: dict[tuple[str, str], str] = {}
@@ -50,31 +52,51 @@ class Allocations:
     def know(self, key: str, place: Place) -> None:
         """The driver knows the GPU of that uuid or number."""
         self._places[key] = place
+        self._arrange()
+
+    def claim(self, pci: str, instance: int, process: Process) -> None:
+        """A process holds a GPU; to be told of all that do before `owner` is asked for one."""
+        found = self._meant(pci, instance, process)
+        if found is not None:
+            self._claims.setdefault((found.namespace, found.pod), set()).add(_pod(process))
 
     def owner(self, pci: str, instance: int, process: Process) -> Given | None:
         """To whom kubelet gave the GPU that a process holds; None outside of pods and where it is in doubt."""
-        pod = owners.owner(process.cgroup).get(names.POD, "")
-        if not pod:
+        found = self._meant(pci, instance, process)
+        if found is None:
+            return None
+        key = (found.namespace, found.pod)
+        if len(self._claims.get(key, ())) > 1:
+            return None  # a pod that was given none uses another's
+        self._uids[key] = _pod(process)
+        return found
+
+    def _meant(self, pci: str, instance: int, process: Process) -> Given | None:
+        """The only allocation that a process's GPU and host name fit."""
+        if not _pod(process):
             return None
         self.in_pods = True
-        held = [one for one in self._listing.given if self._is(one.device, pci, instance)]
+        held = [given for own, given in self._of_gpu.get(pci, ()) if own in (0, instance)]
         host = process.environment.get("HOSTNAME", "")
-        if any(name == host for _, name in self._listing.pods):
+        if host in self._names:
             held = [one for one in held if one.pod == host]
-        pods = {(one.namespace, one.pod) for one in held}
-        if len(pods) != 1:
+        if len({(one.namespace, one.pod) for one in held}) != 1:
             return None
-        claims = self._claims.setdefault(min(pods), set())
-        claims.add(pod)
-        if len(claims) > 1:
-            return None  # a pod that was given none uses another's
-        self._uids[min(pods)] = pod
         found = min(held)
         return found if len({one.container for one in held}) == 1 else found._replace(container="")
+
+    def _arrange(self) -> None:
+        self._of_gpu = {}
+        for given in self._listing.given:
+            place = self._place(given.device)
+            if place is not None:
+                self._of_gpu.setdefault(place.pci, []).append((place.instance, given))
 
     def replace(self, listing: Listing, out: Records) -> None:
         """Take what kubelet says now."""
         self._listing, self._claims = listing, {}
+        self._names = {name for _, name in listing.pods}
+        self._arrange()
         self._uids = {key: uid for key, uid in self._uids.items() if key in listing.pods}
         for given in sorted(set(self._told) - listing.given):
             place, uid = self._told.pop(given)
@@ -114,16 +136,16 @@ class Allocations:
             return place
         return place._replace(entity=f"{place.entity}/{device.instance}", instance=device.instance)
 
-    def _is(self, device: Device, pci: str, instance: int) -> bool:
-        place = self._place(device)
-        return place is not None and place.pci == pci and place.instance in (0, instance)
-
     @staticmethod
     def _tell(state: str, given: Given, place: Place, uid: str, out: Records) -> None:
         out.event(
             "hw.gpu.allocation", entity=place.entity, state=state,
             attributes={names.HW_ID: place.pci, **attributes(given), names.POD: uid, names.POD_ENTITY: uid and f"pod/{uid}"},
         )  # fmt: skip
+
+
+def _pod(process: Process) -> str:
+    return owners.owner(process.cgroup).get(names.POD, "")
 
 
 def attributes(given: Given) -> dict[str, Value]:
