@@ -98,7 +98,7 @@ class Communicators:
             for rank in ranks
             for group in rank.hello.get("groups", {}).values()
         ):
-            return off("no process group of NCCL")
+            return OK._replace(reason="no process group of NCCL")
         text = next((found for rank in ranks if (found := self._version(rank))), "")
         if not text:
             return unsupported(

@@ -66,8 +66,14 @@ def _collect(child: int, out: int, error: int, deadline: float) -> Stack | str:
         held = json.loads(text)
         return [_thread(one) for one in held if one.get("thread_name") != _OURS]
     except (ValueError, TypeError, KeyError, AttributeError):
-        lines = said.decode("utf-8", "replace").strip().splitlines()
-        return (lines[-1] if lines else "py-spy said nothing")[:300]
+        return reason(said.decode("utf-8", "replace"))
+
+
+def reason(said: str) -> str:
+    """Why py-spy gave no stacks, out of what it wrote: its backtrace of itself is left out."""
+    lines = [line.strip() for line in said.partition("Stack backtrace")[0].splitlines()]
+    text = "; ".join(line.removeprefix("Error: ").removeprefix("Reason: ") for line in lines if line)
+    return text[:300] or "py-spy said nothing"
 
 
 def _thread(held: dict[str, Any]) -> dict[str, Any]:
