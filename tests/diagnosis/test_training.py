@@ -100,7 +100,7 @@ def test_without_stacks_the_rank_is_named_later_and_the_place_is_said_to_be_unkn
     assert incident.data["opened_ns"] - incident.data["onset_ns"] >= 30 * SECOND
 
 
-def test_a_rank_that_computes_is_given_more_time(captured: Captured) -> None:
+def test_a_rank_that_computes_in_one_function_is_given_ten_seconds(captured: Captured) -> None:
     replay = captured("torch_hang")
     replay.rows = [
         row._replace(body=row.body.replace('"active":false', '"active":true'))
@@ -110,7 +110,39 @@ def test_a_rank_that_computes_is_given_more_time(captured: Captured) -> None:
     ]
     (incident,) = replay.run(extra=40)
     assert "computes" in incident.data["sentence"]
+    assert 10 * SECOND <= incident.data["opened_ns"] - incident.data["onset_ns"] <= 12 * SECOND
+
+
+def test_a_rank_that_moves_from_function_to_function_is_given_half_a_minute(captured: Captured) -> None:
+    replay, places = captured("torch_hang"), iter(range(100))
+    replay.rows = [
+        row._replace(body=row.body.replace('"active":false', '"active":true').replace("load_batch", f"work_{next(places)}"))
+        if row.event == "torch.stack"
+        else row
+        for row in replay.rows
+    ]  # fmt: skip
+    (incident,) = replay.run(extra=40)
     assert incident.data["opened_ns"] - incident.data["onset_ns"] >= 30 * SECOND
+
+
+def test_a_rank_that_does_not_come_to_the_beginning(captured: Captured) -> None:
+    """Before the first group no hook speaks; stacks from outside are all there is."""
+    replay = captured("torch_hang")
+    stacks = [row for row in replay.rows if row.event == "torch.stack"]
+    kept = [row for row in replay.rows if row.event in ("session.start", "torch.rank", "source.state")]
+    last, at = max(row.seq for row in replay.rows), max(row.received for row in kept)
+    replay.rows = kept
+    for place, when in enumerate((12, 20, 30)):
+        for one in stacks[:4]:
+            late = one.attributes[names.RANK] == "2"
+            body = one.body if late else one.body.replace("all_reduce", "init_process_group")
+            last, ts = last + 1, at + when * SECOND
+            replay.rows.append(one._replace(seq=last, row=0, ts=ts, received=ts, body=body, attributes=one.attributes | {names.READING: str(place)}))  # fmt: skip
+    (incident,) = replay.run()
+    assert verdict([incident]) == [FAULTS["hang"]]
+    assert (
+        incident.data["title"] == "rank 2 never came to init_process_group: stuck in load_batch (train.py:21)"
+    )
 
 
 def test_a_rank_that_saves_a_checkpoint_is_given_two_minutes(captured: Captured) -> None:

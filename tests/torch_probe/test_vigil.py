@@ -37,7 +37,7 @@ def test_a_job_that_stands_still_is_read_at_once_and_ever_more_seldom() -> None:
 def test_where_ranks_differ_the_job_is_read_more_often_for_a_while() -> None:
     often = readings(Vigil(0), 200, took=0.14, waiting=ALL - {2})
     assert [at for at, _ in often if at <= 20] == [5, 10, 15, 20]
-    assert 6 <= len([at for at, _ in often if 100 < at]) <= 8
+    assert 6 <= len([at for at, _ in often if at > 100]) <= 8
     assert [at for at, _ in readings(Vigil(0), 60, took=0.14, waiting=ALL)] == [5]
 
 

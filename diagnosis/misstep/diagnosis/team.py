@@ -259,6 +259,8 @@ def _unbroken(bodies: tuple[str, ...]) -> list[Call]:
     parts: list[tuple[Call, ...]] = []
     for body in bodies:
         gap, calls = _calls(body)
+        if not calls:
+            break
         parts.append(calls)
         enough = parts[0][-1].created - calls[0].created >= pace.WINDOWS[-1] * 1_000_000_000
         if gap or enough or sum(map(len, parts)) >= _PACED:
@@ -269,13 +271,16 @@ def _unbroken(bodies: tuple[str, ...]) -> list[Call]:
 @lru_cache(maxsize=512)
 def _calls(body: str) -> tuple[bool, tuple[Call, ...]]:
     """The calls of a reading, and whether some were left out before them; see the agent's `calls`."""
-    held: dict[str, Any] = json.loads(body)
-    kinds = [tuple(map(str, kind)) for kind in held["kinds"]]
-    numbers, at, found = held["calls"], int(held["since"]), []
-    for kind, sequence, after in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True):
-        at += after * 1000
-        group, operation, sizes, dtypes = kinds[kind]
-        found.append(Call(group, sequence, operation, sizes, dtypes, at))
+    held: dict[str, Any] = _object(body)
+    try:
+        kinds = [tuple(map(str, kind)) for kind in held["kinds"]]
+        numbers, at, found = held["calls"], int(held["since"]), []
+        for kind, sequence, after in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True):
+            at += after * 1000
+            group, operation, sizes, dtypes = kinds[kind]
+            found.append(Call(group, sequence, operation, sizes, dtypes, at))
+    except (KeyError, IndexError, TypeError, ValueError):
+        return True, ()  # another agent's, or a damaged one's
     return bool(held.get("gap")), tuple(found)
 
 

@@ -19,6 +19,8 @@ from misstep.core.identity import Session, process_id
 
 _LAUNCHERS = ("torchrun", "torch.distributed", "accelerate", "deepspeed", "lightning")
 _KEEP = 30 * SECOND
+_LOOKS = (12, 20, 30, 60)
+"""Seconds after the start of its youngest rank at which a job is looked at whose ranks have not met; then each minute."""
 _NO_HOOK = "misstep run -- torchrun …"
 
 
@@ -28,6 +30,7 @@ class Job:
     Attributes:
         launcher: pid of the process that started its ranks, or 0.
         ranks: by number, those that live and those that ended.
+        looks: how often its ranks were looked at before they met.
         ended: monotonic nanoseconds, 0 while it lives.
     """
 
@@ -36,6 +39,7 @@ class Job:
         self.launcher_start = pids.start_ticks(launcher) if launcher else 0
         self.ranks: dict[int, Rank] = {}
         self.alive: set[int] = set()
+        self.looks = 0
         self.ended = 0
 
 
@@ -81,6 +85,20 @@ class Jobs:
         rank.session = job.session
         self._own(rank.pid, job.session, "rank")
         self._tell(rank, job, out)
+
+    def blind(self) -> list[list[Rank]]:
+        """Jobs whose ranks have not met for so long that it is time to look at them once more."""
+        found, now = [], self._context.clock.now()
+        for job in self._jobs.values():
+            ranks = [rank for rank in job.ranks.values() if rank.pid in job.alive]
+            if job.ended or len(ranks) < 2 or any(rank.hello for rank in job.ranks.values()):
+                continue
+            youngest = max(self._boot + rank.start * SECOND // procfs.TICKS for rank in ranks)
+            due = _LOOKS[job.looks] if job.looks < len(_LOOKS) else _LOOKS[-1] * (job.looks - len(_LOOKS) + 2)
+            if now - youngest >= due * SECOND:
+                job.looks += 1
+                found.append(sorted(ranks, key=lambda rank: rank.number))
+        return found
 
     def watch(self, out: Records) -> None:
         """Close the jobs whose processes are gone; say of the others what can be read."""

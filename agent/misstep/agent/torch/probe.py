@@ -87,6 +87,8 @@ class TorchProbe:
                 door.sweep(rank.path)
         self._from_outside(out)
         self._jobs.watch(out)
+        for ranks in self._jobs.blind():
+            self._watching().glimpse(ranks)
         for rank in self._known.values():
             self._count(rank, out)
         if self._watcher is not None and (life := self._watcher.watch()) != OK:
@@ -135,11 +137,14 @@ class TorchProbe:
         if knock.user not in (os.stat(path).st_uid, 0) or knock.pid <= 0:
             return
         rank = self._known[path] = Rank(knock.pid, pids.start_ticks(knock.pid), path)
+        self._watching().take(rank)
+
+    def _watching(self) -> Watcher:
         if self._watcher is None:
             from misstep.agent.torch.watcher import Watcher  # here: most machines have no rank
 
             self._watcher = Watcher(self._context, self._hello, self._goodbye)
-        self._watcher.take(rank)
+        return self._watcher
 
     def _hello(self, rank: Rank) -> None:
         with self._lock:

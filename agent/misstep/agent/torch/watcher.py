@@ -50,6 +50,7 @@ class Watcher:
         self._lock = threading.Lock()
         self._fresh: list[Rank] = []
         self._wanted: dict[str, str] = {}
+        self._blind: list[list[Rank]] = []
         self._doors: dict[int, tuple[Door, Rank]] = {}
         self._vigils: dict[str, Vigil] = {}
         self._pyspy = pyspy.program()
@@ -66,6 +67,12 @@ class Watcher:
         """Watch one more rank, whose socket is known."""
         with self._lock:
             self._fresh.append(rank)
+        os.write(self._write, b"x")
+
+    def glimpse(self, ranks: list[Rank]) -> None:
+        """Take the stacks of ranks whose hook has not spoken."""
+        with self._lock:
+            self._blind.append(ranks)
         os.write(self._write, b"x")
 
     def want_stacks(self, session: str) -> None:
@@ -212,6 +219,11 @@ class Watcher:
     def _answer_wishes(self) -> None:
         with self._lock:
             wanted, self._wanted = self._wanted, {}
+            blind, self._blind = self._blind, []
+        for ranks in blind:
+            out = Records(self._context.clock.now())
+            self._tell_stacks(ranks, out.now, out)
+            self._keep(out)
         for session in wanted:
             self._read_job(session, "", stacks=True)
 

@@ -10,14 +10,16 @@ from misstep.diagnosis.case import Case
 from misstep.diagnosis.catalogue import Blamed, Claim
 from misstep.diagnosis.context import Context
 from misstep.diagnosis.detectors.processes import CRASHES
+from misstep.diagnosis.detectors.training import MEETING
 from misstep.diagnosis.observation import Observation
 from misstep.diagnosis.window import SECOND
 
 _PATIENCE = 5 * SECOND
 """A rank that sleeps at one line while the others wait: so long, or so many of the job's usual pauses."""
 _PAUSES = 5
+_HELD, _LONGER = 10 * SECOND, 20
+"""The same for one that works in one function, where the job's pauses were so many times shorter; else, and for one that moves from function to function:"""
 _BUSY = 30 * SECOND
-"""The same for one that computes or moves."""
 _SLOW = 120 * SECOND
 """The same in code that is known to take its time: checkpoints, evaluation, compilation, downloads."""
 _CERTAIN = 3 * SECOND
@@ -75,12 +77,15 @@ def stuck(case: Case, ctx: Context) -> Claim | None:
 def _patience(facts: Any) -> tuple[int, str]:
     """Nanoseconds for which a rank may keep the others waiting before it is called stuck, and why."""
     reasons = [(_PATIENCE, "so long a step may take")]
-    if not facts["steady"]:
+    if not facts["steady"] and not facts["held"]:
         reasons.append((_BUSY, "it is not sure that it stands still"))
-    if facts["busy"]:
-        reasons.append((_BUSY, "it computes"))
+    elif facts["busy"] or not facts["steady"]:
+        usual = _LONGER * int(facts["pause"]) <= _HELD
+        reasons.append((_HELD if usual else _BUSY, "it works, if in one function"))
     if str(facts["call"]).startswith("barrier"):
         reasons.append((_BARRIER, "a barrier stands where one rank has work of its own"))
+    if facts["call"] == MEETING:
+        reasons.append((_BARRIER, "not all ranks start at one time"))
     if facts["slow"]:
         reasons.append((_SLOW, "saving, evaluating, compiling and loading take their time"))
     reasons.append((_PAUSES * int(facts["pause"]), "the job has made long pauses before"))

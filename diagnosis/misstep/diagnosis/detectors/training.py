@@ -26,9 +26,11 @@ _CASCADE = re.compile(
     r"Watchdog caught collective operation timeout|Some other rank|gloo/transport"
 )  # fmt: skip
 """What a rank raises because another one is gone or does not come."""
+MEETING = "init_process_group"
+"""In it every rank waits for all others."""
 _ORDERED = ("SignalException", "KeyboardInterrupt")
 _SLOW = re.compile(r"save|checkpoint|eval|valid|compil|warm_?up|download|serializ", re.IGNORECASE)
-_SLOW_FILES = ("torch/serialization.py", "torch/distributed/checkpoint", "torch/_inductor", "torch/_dynamo", "safetensors", "huggingface_hub")  # fmt: skip
+_SLOW_FILES = ("torch/serialization.py", "torch/distributed/checkpoint", "torch/_inductor", "torch/_dynamo", "safetensors", "huggingface_hub", "importlib._bootstrap")  # fmt: skip
 
 
 def observe(window: Window, team: Team) -> list[Observation]:
@@ -89,7 +91,7 @@ def moving(team: Team) -> bool:
 def _standing_still(window: Window, team: Team, first_end: int) -> list[Observation]:
     until = first_end - 1 if first_end else window.at
     ranks = {number: member.standing(until) for number, member in team.members.items()}
-    fault = waits.find(ranks, team.groups)
+    fault = waits.find(ranks, team.groups) or _never_met(team, until)
     if fault is None:
         well = {n: m for n, m in team.members.items() if m.end is not None and not m.failed}
         if not well or len(well) == len(team.members):
@@ -111,6 +113,21 @@ def _standing_still(window: Window, team: Team, first_end: int) -> list[Observat
     found += [_guilty(team, member, fault, pause, until) for member in guilty[:8]]
     shared = _stacks(team, fault.wait, until)
     return found + ([shared] if shared is not None else [])
+
+
+def _never_met(team: Team, until: int) -> Fault | None:
+    """Ranks that do not come to the beginning, where the others wait for them to make the first group."""
+    if any(member.snapshots for member in team.members.values()):
+        return None
+    since = min((one.ts for member in team.members.values() for one in member.dumps), default=0)
+    newest = {
+        n: member.dumps[-1] for n, member in team.members.items() if member.dumps and member.end is None
+    }
+    inside = frozenset(n for n, one in newest.items() if any(f.function == MEETING for f in one.frames))
+    missing = frozenset(newest) - inside
+    if not inside or not missing or max(one.ts for one in newest.values()) > until:
+        return None
+    return Fault("missing", missing, Wait("", 0, MEETING, since, inside, missing))
 
 
 def _left_early(team: Team, left: Mapping[int, Member]) -> Fault | None:
@@ -149,7 +166,7 @@ def _waiting(team: Team, wait: Wait) -> Observation:
 
 def call_name(team: Team, wait: Wait) -> str:
     """``all_reduce #10 of default_pg``."""
-    return f"{wait.name} #{wait.sequence} of {team.group(wait.group)}"
+    return f"{wait.name} #{wait.sequence} of {team.group(wait.group)}" if wait.sequence else wait.name
 
 
 def _guilty(team: Team, member: Member, fault: Fault, pause: int, until: int) -> Observation:
@@ -196,14 +213,15 @@ def _place(member: Member, wait: Wait, until: int) -> dict[str, Any]:
     """Where a rank stands in its code, and how surely it does not move there."""
     dumps = [one for one in member.dumps if wait.since <= one.ts <= until and one.frames]
     if not dumps:
-        return {"standing": "", "steady": False, "busy": False, "slow": False, "place": "", "function": ""}
+        return {"standing": "", "steady": False, "held": False, "busy": False, "slow": False, "place": "", "function": ""}  # fmt: skip
     last = dumps[-1]
     own = next((frame for frame in reversed(last.frames) if frame.own), last.frames[-1])
     same = [one for one in dumps if one.frames[-1] == last.frames[-1] and own in one.frames]
+    held = [one for one in dumps if any((f.function, f.file) == (own.function, own.file) for f in one.frames)]
     slow = any(_SLOW.search(frame.function) or any(part in frame.file for part in _SLOW_FILES) for frame in last.frames)  # fmt: skip
     return {
         "standing": stacks.standing(last.frames), "steady": len(same) > 1 and last.ts - same[0].ts >= 2 * SECOND,
-        "busy": all(one.active for one in dumps[-2:]), "slow": slow,
+        "held": len(held) > 1 and last.ts - held[0].ts >= 2 * SECOND, "busy": all(one.active for one in dumps[-2:]), "slow": slow,
         "place": own.place, "path": f"{own.file}:{own.line}", "function": own.function,
     }  # fmt: skip
 
