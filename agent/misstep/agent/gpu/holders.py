@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from misstep.agent import owners
 from misstep.agent.context import Context
 from misstep.agent.kubelet.allocations import Allocations, attributes
-from misstep.agent.kubelet.resources import Given
 from misstep.agent.otlp import Value
 from misstep.agent.records import Records
 from misstep.agent.workload import Process
 from misstep.core import names
 from misstep.core.clock import SECOND
+
+if TYPE_CHECKING:
+    from misstep.agent.kubelet.resources import Given
 
 _KEPT = 4096
 _PATIENCE = 5 * SECOND

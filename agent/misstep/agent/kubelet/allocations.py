@@ -6,14 +6,16 @@ pod holds a GPU that only this pod was given, or one whose host name, which is i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from misstep.agent import owners
-from misstep.agent.kubelet.resources import Device, Given, Listing
 from misstep.agent.otlp import Value
 from misstep.agent.records import INFO, WARNING, Records
 from misstep.agent.workload import Process
 from misstep.core import names
+
+if TYPE_CHECKING:
+    from misstep.agent.kubelet.resources import Device, Given, Listing
 
 
 class Place(NamedTuple):
@@ -42,7 +44,8 @@ class Allocations:
         self.in_pods = self.missed = False
         self._places: dict[str, Place] = {}
         self._of_gpu: dict[str, list[tuple[int, Given]]] = {}
-        self._listing = Listing(frozenset(), frozenset())
+        self._pods: frozenset[tuple[str, str]] = frozenset()
+        self._given: frozenset[Given] = frozenset()
         self._names: set[str] = set()
         self._offered: frozenset[str] | None = None
         self._told: dict[Given, tuple[Place, str]] = {}
@@ -87,14 +90,14 @@ class Allocations:
 
     def _arrange(self) -> None:
         self._of_gpu = {}
-        for given in self._listing.given:
+        for given in self._given:
             place = self._place(given.device)
             if place is not None:
                 self._of_gpu.setdefault(place.pci, []).append((place.instance, given))
 
     def replace(self, listing: Listing, out: Records) -> None:
         """Take what kubelet says now."""
-        self._listing, self._claims = listing, {}
+        (self._pods, self._given), self._claims = listing, {}
         self._names = {name for _, name in listing.pods}
         self._arrange()
         self._uids = {key: uid for key, uid in self._uids.items() if key in listing.pods}
@@ -105,7 +108,7 @@ class Allocations:
 
     def refresh(self, out: Records) -> None:
         """Tell of those of which more is known than was told."""
-        for given in sorted(self._listing.given):
+        for given in sorted(self._given):
             place = self._place(given.device)
             if place is None:
                 continue

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from misstep.agent.context import Context
-from misstep.agent.kubelet import resources, unary
 from misstep.agent.kubelet.allocations import Allocations
 from misstep.agent.probe import OK, SourceState, failing, unsupported
 from misstep.agent.records import Records
 from misstep.agent.watched_thread import WatchedThread
+
+if TYPE_CHECKING:
+    from misstep.agent.kubelet.resources import Device, Listing
 
 _EVERY = 30.0
 _SOON = 5.0
@@ -34,7 +37,7 @@ class PodResourcesProbe:
         self._thread = WatchedThread("pod-resources", self._run, context.clock)
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._answer: tuple[resources.Listing, frozenset[resources.Device] | None] | None = None
+        self._answer: tuple[Listing, frozenset[Device] | None] | None = None
         self._failed = ""
 
     def supported(self) -> SourceState:
@@ -83,11 +86,13 @@ class PodResourcesProbe:
 
     # -- the thread ----------------------------------------------------------------------------------
     def _run(self) -> None:
+        from misstep.agent.kubelet.unary import CallError  # here: most machines have no kubelet
+
         while not self._thread.stopping.is_set():
             answer, failed = None, ""
             try:
                 answer = self._ask()
-            except (OSError, ValueError, unary.CallError) as error:
+            except (OSError, ValueError, CallError) as error:
                 failed = str(error)
             with self._lock:
                 self._answer, self._failed = answer or self._answer, failed
@@ -95,7 +100,9 @@ class PodResourcesProbe:
             self._wake.wait(_EVERY - _SOON)
             self._wake.clear()
 
-    def _ask(self) -> tuple[resources.Listing, frozenset[resources.Device] | None]:
+    def _ask(self) -> tuple[Listing, frozenset[Device] | None]:
+        from misstep.agent.kubelet import resources, unary
+
         listing = resources.listing(unary.call(self._path, resources.LIST))
         try:
             offered = resources.allocatable(unary.call(self._path, resources.ALLOCATABLE))
