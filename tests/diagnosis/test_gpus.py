@@ -392,3 +392,26 @@ def test_what_a_user_without_privileges_could_not_read_stands_in_the_verdict(rep
     assert unseen["kernel_log"] == (shut, "sudo misstep agent")
     assert unseen["processes"][0].startswith("environment of 4")
     assert not unseen.keys() & {"host", "training_logs"}
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"k8s.namespace.name": "ml", "k8s.pod.name": "train-1", "k8s.pod.uid": "u1"}, "pid 1001, pod ml/train-1)"),
+        ({"k8s.pod.uid": "5f1c9a00-1111-2222-3333-444455556666"}, "pid 1001, pod 5f1c9a00-1111-2222-3333-444455556666)"),
+        ({}, "pid 1001) held"),
+    ],
+)  # fmt: skip
+def test_the_pod_of_a_holder_is_named(replayed: Diagnose, known: dict[str, str], said: str) -> None:
+    story = Story()
+    more = {
+        "misstep.gpu": story.gpu(1),
+        "hw.id": story.pci(1),
+        "torch.rank": 1,
+        "process.title": "python",
+        **known,
+    }
+    story.add(6, "hw.gpu.process", f"process/{HOST}/1001/77", "held", session=SESSION, pid=1001, more=more)
+    story.add(60, "hw.gpu.state", story.gpu(1), "lost", more={"hw.id": story.pci(1)})
+    (incident,) = replayed(story.rows, SESSION)
+    assert said in str(incident.to_dict())

@@ -201,7 +201,8 @@ def _holders(case: Case, ctx: Context, holds: tuple[Hold, ...]) -> tuple[str, st
         who = _subject(case, ctx, hold)
         name = who.called if who is not None and who.name else _called(ctx, hold)
         since = datetime.fromtimestamp(hold.since / SECOND, UTC).strftime("%H:%M:%S")
-        parts.append(f"{name} (pid {hold.pid}) held it since {since} UTC")
+        pod = f", pod {hold.pod}" if hold.pod else ""
+        parts.append(f"{name} (pid {hold.pid}{pod}) held it since {since} UTC")
         called.append(name)
     if not parts:
         return "", ""

@@ -55,6 +55,13 @@ class Hold(NamedTuple):
         """``rank 3``, or the process by its title."""
         return f"rank {self.rank}" if self.rank else f"process {self.pid}"
 
+    @property
+    def pod(self) -> str:
+        """``namespace/name``, else its uid; empty outside of pods."""
+        held = self.row.attributes
+        known = "/".join(filter(None, (held.get(names.NAMESPACE), held.get(names.POD_NAME))))
+        return known or held.get(names.POD, "")
+
 
 class Gpu(NamedTuple):
     """A GPU by what was told of it."""
