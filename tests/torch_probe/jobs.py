@@ -62,6 +62,8 @@ def train(case: str, rank: int) -> None:
             sys.exit(0)
         if wrong and case == "shape" and rank == 1:
             gradient = gradient.reshape(8, 8)
+        if step >= WRONG and case == "slow" and rank == 1:
+            time.sleep(0.3)
         if wrong and case == "swapped" and rank == 3:
             dist.broadcast(flag, 0)
             dist.all_reduce(gradient)

@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,67 @@ def test_every_end_is_as_it_would_be_without(
     assert count["fr"] > rounds
     killed = [path for path in folder.iterdir() if path.suffix == ".py"]
     assert len(killed) == 4 * rounds  # SIGTERM, SIGKILL, abort and os._exit leave theirs; all others clean up
+
+
+ENDINGS = ("normal", "without_destroy", "exception", "leave", "leave_at_once", "terminated", "killed", "interrupted", "aborted", "forked_child")  # fmt: skip
+RUN = "import sys; from misstep.agent.launch import run; sys.exit(run(sys.argv[2:], sys.argv[1]))"
+
+
+class Reports(BaseHTTPRequestHandler):
+    """An agent that takes what it is told."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def reports() -> Iterator[str]:
+    """Its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Reports) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.torch
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_a_hundred_processes_end_as_they_would_without(
+    environment: Callable[..., dict[str, str]], folder: Path, without_pids: Callable[[str], str]
+) -> None:
+    """Each imports torch for itself, half of them under `misstep run`; some are asked as they end."""
+
+    def one(name: str, prefix: list[str], held: dict[str, str]) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [*prefix, sys.executable, str(ENDS), "--one", name], env=held, capture_output=True, text=True, check=False
+        )  # fmt: skip
+        return done.returncode, without_pids(done.stdout), without_pids(done.stderr)
+
+    with reports() as agent, polled(folder) as count, ThreadPoolExecutor(4) as pool:
+        watched = environment() | {"MISSTEP_REPORT": f"{agent}/v1/report"}
+        plain = dict(
+            zip(ENDINGS, pool.map(lambda name: one(name, [], environment("0")), ENDINGS), strict=True)
+        )
+        ways: list[list[str]] = [[], [sys.executable, "-c", RUN, agent]]
+        runs = [(name, way) for _ in range(5) for name in ENDINGS for way in ways]
+        left = list(pool.map(lambda run: one(run[0], run[1], watched), runs))
+    assert len(left) == 100
+    assert [(name, *end) for (name, _), end in zip(runs, left, strict=True)] == [
+        (name, *plain[name]) for name, _ in runs
+    ]
+    assert {name: end[0] for name, end in plain.items()} == {
+        "normal": 0, "without_destroy": 0, "exception": 1, "leave": 3, "leave_at_once": 4, "terminated": -15,
+        "killed": -9, "interrupted": -2, "aborted": -6, "forked_child": 0,
+    }  # fmt: skip
+    assert count["py"] > 100
+    assert count["fr"] > 50
 
 
 @pytest.fixture

@@ -28,11 +28,12 @@ EXPECTED = {
     "stopped": ("rank-stopped", "1"),
     "killed": ("process-killed", "3"),
     "exception": ("user-exception", "0"),
+    "shape": ("collective-mismatch", "1"),
+    "slow": ("straggler", "1"),
 }
 QUIET = ("pause",)
 SLOW = {
     "spin": ("rank-stuck", "1"),
-    "shape": ("collective-mismatch", "1"),
     "left": ("collective-skipped", "2"),
 }
 
