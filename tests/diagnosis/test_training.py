@@ -311,3 +311,33 @@ def test_who_ended_well_before_the_others_is_blamed_for_their_lost_connections(c
             replay.rows.append(row._replace(seq=last, row=0, ts=at, received=at, event=event, state=state, entity=entity, body=body, attributes={names.PID: pid} | more))  # fmt: skip
         at += SECOND // 10
     assert verdict(replay.run()) == [FAULTS["left"]]
+
+
+def logged(replay: Any, at: int) -> Any:
+    """The same job, and lines of its ranks 0 and 1 at a time, as the agent tells of them."""
+    last = replay.rows[-1]
+    for rank in (0, 1):
+        told = {names.RANK: str(rank), names.TIMEOUT: "60000", names.OPERATION: "recv"}
+        replay.rows.append(
+            last._replace(
+                seq=last.seq + 1 + rank, ts=at, received=at + SECOND, event="torch.log", state="gloo_timeout",
+                entity=f"rank/{last.session}/{rank}", attributes=told, body="… Timed out waiting 60000ms for recv operation",
+            )
+        )  # fmt: skip
+    return replay
+
+
+def test_what_the_logs_say_stands_beside_a_fault(captured: Captured) -> None:
+    plain = captured("torch_hang")
+    replay = logged(captured("torch_hang"), plain.rows[-1].ts)
+    (incident,) = replay.run()
+    assert (incident.cause, incident.blamed[0]["name"]) == FAULTS["hang"]
+    (said,) = [step for step in incident.data["chain"] if step["source"] == "training_logs"]
+    assert "log that Gloo waited 60 s in vain" in said["statement"]
+    assert said["role"] != "cause"
+    assert len(said["evidence"]) == 2
+
+
+def test_what_the_logs_say_is_no_fault_by_itself(captured: Captured) -> None:
+    plain = captured("torch_pause")
+    assert logged(captured("torch_pause"), plain.rows[len(plain.rows) // 2].ts).run() == []

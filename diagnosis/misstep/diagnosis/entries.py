@@ -14,8 +14,8 @@ _DEATH = frozenset(
 )  # fmt: skip
 _MEMORY = _DEATH | {"worker.out_of_memory", "task.out_of_memory", "memory.growth"}
 _RAISED = frozenset({"task.raised", "actor.init_failed", "worker.init_failed", "driver.failed"})
-_RANK = frozenset({"rank.ended", "rank.follows"})
-_STILL = frozenset({"ranks.wait", "ranks.stand"})
+_RANK = frozenset({"rank.ended", "rank.follows", "ranks.log"})
+_STILL = frozenset({"ranks.wait", "ranks.stand", "ranks.log"})
 _DRIVER = frozenset({"driver.failed", "task.failed"})
 
 CAUSES = (
@@ -96,7 +96,7 @@ CAUSES = (
     ),
     Cause(
         "user-exception", "A task, actor or rank raised an exception", "code", "error",
-        _RAISED | {"rank.raised"}, frozenset({"worker.out_of_memory"}), ("ray_events",), training.either(training.raised, code.user_exception),
+        _RAISED | {"rank.raised", "ranks.log"}, frozenset({"worker.out_of_memory"}), ("ray_events",), training.either(training.raised, code.user_exception),
         "nobody raised an exception", ("ray-oom-kill", "native-crash", "ray-node-lost"),
     ),
     Cause(

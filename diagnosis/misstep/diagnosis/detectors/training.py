@@ -9,6 +9,7 @@ from typing import Any
 
 from misstep.core import names, stacks
 from misstep.diagnosis import waits
+from misstep.diagnosis.detectors import collective_logs
 from misstep.diagnosis.detectors.driver import Outcome
 from misstep.diagnosis.detectors.processes import ending, exits, kernel_of, manner
 from misstep.diagnosis.observation import Evidence, Observation, of_rows
@@ -47,7 +48,8 @@ def observe(window: Window, team: Team) -> list[Observation]:
     first = min((one.end.ts for one in ends if one.end is not None), default=0)
     found = _standing_still(window, team, first)
     found += _ended(team, ends, bool(found))
-    return found + [told for one in ends for told in _by_kernel(window, one)]
+    found += [told for one in ends for told in _by_kernel(window, one)]
+    return found + (collective_logs.observe(window, frozenset({LINK})) if found else [])
 
 
 def _by_kernel(window: Window, member: Member) -> list[Observation]:
