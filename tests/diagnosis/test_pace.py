@@ -219,3 +219,17 @@ def test_a_shape_that_does_not_fit_stays_on_record_after_a_good_end(replayed: Re
     found = replayed(rows, SESSION)
     assert verdict(found) == [("collective-mismatch", "1", "ended")]
     assert "The job runs on, with a result that is wrong" in found[0].data["sentence"]
+
+
+def test_what_is_said_of_a_straggler_changes_with_readings_and_not_each_second(replayed: Replayed) -> None:
+    rows = readings(rings("straggler"))
+    samples = [
+        ("process.cpu.time", {names.PID: str(100 + rank)}, rows[0].ts + second * SECOND, second**1.5)
+        for rank in range(4)
+        for second in range(60)
+    ]
+    texts: set[str] = set()
+    replayed(
+        rows, SESSION, samples, extra=40, each=lambda _, held: texts.update(one.to_json() for one in held)
+    )
+    assert 1 <= len(texts) <= 3

@@ -19,7 +19,7 @@ def straggler(case: Case, ctx: Context) -> Claim | None:
     if told is None:
         return None
     facts = told.facts
-    lag = f"{facts['lag'] / 1_000_000:.0f} ms"
+    lag = facts["lag"]
     does, action = _doing(facts)
     at = f" It was found in {facts['function']} ({facts['place']})." if facts["place"] else ""
     attributes = {"pid": facts["pid"], "host": facts["host"], "place": facts["place"], "path": facts["path"]}
