@@ -235,6 +235,18 @@ def test_event_files_and_submissions(folder: Folder, sample: Callable[[str], Any
     assert len({one.attributes[names.EVENT_ID] for one in submissions}) == len(submissions)
 
 
+def test_what_a_workers_line_says_of_collectives(folder: Folder) -> None:
+    """Ray Train's ranks write to the files of their workers."""
+    line = "[rank3]:[E626 06:24:44.9 ProcessGroupNCCL.cpp:616] [Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=808, OpType=ALLREDUCE, Timeout(ms)=600000) ran for 600020 milliseconds"
+    folder.write(f"worker-{WORKER}-01000000-8009.err", f"step 12\n{line}\n")
+    found, _ = folder.tick()
+    assert [one.body for one in found if not one.name] == ["step 12", line]
+    (event,) = [one for one in found if one.name]
+    assert (event.name, event.attributes[names.STATE]) == ("torch.log", "watchdog_timeout")
+    assert event.attributes[names.ENTITY] == "rank/local/ray/ray/1/3"
+    assert (event.attributes[names.PID], event.attributes[names.SEQUENCE]) == (8009, 808)
+
+
 def test_an_unfinished_line_comes_when_its_writer_is_quiet(folder: Folder) -> None:
     folder.write(f"worker-{WORKER}-01000000-1.err", "Fatal Python error: Segm")
     assert folder.tick()[0] == []
