@@ -16,8 +16,8 @@ from misstep.agent.ray import logfiles
 from misstep.agent.ray.cluster import RayProcess
 from misstep.agent.ray.logs import RayLogs
 from misstep.agent.ray.session import RaySession
-from misstep.agent.tail import CUT, LINE_LIMIT, Tail
 from misstep.agent.records import Records
+from misstep.agent.tail import CUT, LINE_LIMIT, Tail
 from misstep.core import names
 from misstep.core.clock import SECOND
 
