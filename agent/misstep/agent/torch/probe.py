@@ -197,9 +197,10 @@ class TorchProbe:
             return unsupported(
                 "py-spy is not installed; the ranks' own threads tell, where they can", "pip install py-spy"
             )
-        if self._watcher is not None and self._watcher.refused:
-            return unsupported(
-                f"py-spy was refused ({self._watcher.refused}); the ranks' own threads tell, where they can",
-                "sudo sysctl kernel.yama.ptrace_scope=0",
-            )
-        return OK
+        refused = self._watcher.refused if self._watcher is not None else ""
+        if not refused:
+            return OK
+        said = f"py-spy gave none ({refused}); the ranks' own threads tell, where they can"
+        if "permitted" in refused.lower() or "permission" in refused.lower():
+            return unsupported(said, "sudo sysctl kernel.yama.ptrace_scope=0")
+        return failing(said)
