@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from misstep.cli import endpoint
@@ -108,11 +109,18 @@ def listener(port: int) -> str | None:
         return None
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
+            if any(_leads_to(link, inodes) for link in (process / "fd").iterdir()):
                 return f"pid {process.name} ({(process / 'comm').read_text().strip()})"
         except OSError:
             continue
     return f"a process of user {next(iter(inodes.values()))}"
+
+
+def _leads_to(link: Path, inodes: Collection[str]) -> bool:
+    try:
+        return str(link.readlink()) in inodes
+    except OSError:
+        return False  # closed since it was listed
 
 
 def _tokens() -> Check:
