@@ -196,7 +196,7 @@ def test_what_its_process_did_meanwhile_is_told(replayed: Replayed) -> None:
     rows = readings(rings("straggler"))
     start = rows[0].ts
     samples = [
-        ("process.cpu.time", {names.PID: str(100 + rank)}, start + second * SECOND, second * (0.9 if rank == 1 else 0.2))
+        ("process.cpu.time", {names.SESSION: SESSION, names.ENTITY: f"process/h/{100 + rank}/1"}, start + second * SECOND, second * (0.9 if rank == 1 else 0.2))
         for rank in range(4)
         for second in range(15)
     ]  # fmt: skip
@@ -224,7 +224,12 @@ def test_a_shape_that_does_not_fit_stays_on_record_after_a_good_end(replayed: Re
 def test_what_is_said_of_a_straggler_changes_with_readings_and_not_each_second(replayed: Replayed) -> None:
     rows = readings(rings("straggler"))
     samples = [
-        ("process.cpu.time", {names.PID: str(100 + rank)}, rows[0].ts + second * SECOND, second**1.5)
+        (
+            "process.cpu.time",
+            {names.SESSION: SESSION, names.ENTITY: f"process/h/{100 + rank}/1"},
+            rows[0].ts + second * SECOND,
+            second**1.5,
+        )
         for rank in range(4)
         for second in range(60)
     ]

@@ -140,10 +140,11 @@ def _steps(beats: Sequence[_Beat]) -> list[list[_Beat]]:
 
 
 def _whole(steps: list[list[_Beat]]) -> list[list[_Beat]]:
-    """Fold what is too short for a step (a call that few steps have) into the one before; the last is not over yet."""
+    """Fold what is too short for a step (a call that few steps have) into the one before; leave out a last one that is not over."""
     least = median(_lasted(step) for step in steps) / 4
     found: list[list[_Beat]] = []
-    for step in steps[:-1]:
+    over = len(steps[-1]) >= median(map(len, steps))
+    for step in steps if over else steps[:-1]:
         if found and _lasted(step) < least:
             found[-1] += step
         else:

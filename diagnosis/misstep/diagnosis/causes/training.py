@@ -31,6 +31,9 @@ _MEANING = {
 }  # fmt: skip
 
 
+_ABORT = "compare what it brought to its last collective with the others': Gloo aborts a rank whose tensor is smaller"
+
+
 def either(*claims: Callable[[Case, Context], Claim | None]) -> Callable[[Case, Context], Claim | None]:
     """The first claim that can be made: one cause befalls Ray's tasks and torch's ranks alike, each told in its own words."""
 
@@ -231,7 +234,10 @@ def crashed(case: Case, ctx: Context) -> Claim | None:
     return _death(
         case, told, f"{told.name} crashed ({signal})",
         f"died of {signal}, {_MEANING.get(signal, 'a fatal fault in native code')}",
-        ["run it again with PYTHONFAULTHANDLER=1: stderr of that rank then ends with the Python line it died at", "check that torch, its CUDA libraries and your own extensions fit together"],
+        [
+            *([_ABORT] if signal == "SIGABRT" else []),
+            "run it again with PYTHONFAULTHANDLER=1: stderr of that rank then ends with the Python line it died at", "check that torch, its CUDA libraries and your own extensions fit together",
+        ],
         0.93,
     )  # fmt: skip
 

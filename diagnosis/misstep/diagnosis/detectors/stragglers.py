@@ -12,10 +12,9 @@ from misstep.diagnosis.observation import Observation, of_rows
 from misstep.diagnosis.pace import Late
 from misstep.diagnosis.team import Dump, Member, Team
 from misstep.diagnosis.window import SECOND, Window
+from misstep.store.rows import SeriesSamples
 
 _DUMPS = 5
-_OTHERS = 16
-"""Ranks whose use of CPU a straggler's is compared with."""
 _SPAN = 60 * SECOND
 _AROUND = 5 * SECOND
 _THROTTLED = 0.02
@@ -37,16 +36,15 @@ def _observed(window: Window, team: Team, late: Late) -> Observation:
     since = span[0]
     dumps = [one for one in member.dumps if since - _AROUND <= one.ts <= late.until + _AROUND and one.frames]
     frame = _usual(dumps[-_DUMPS:])
-    cores = _cores(window, member, span)
-    others = [one for number, one in team.members.items() if number != late.rank][:_OTHERS]
-    usual = [known for one in others if (known := _cores(window, one, span)) is not None]
+    cores = _cores(window, span)
+    usual = [cores[one.process] for number, one in team.members.items() if number != late.rank and one.process in cores]  # fmt: skip
     facts: dict[str, Any] = {
         "rank": member.number, "pid": member.pid, "host": member.host, "process": member.process, "where": member.where,
         "lag": _time(late.lag), "share": late.share, "steps": late.steps,
         "call": f"{late.call.name} of {team.group(late.call.group)}",
         "place": frame.place if frame else "", "path": f"{frame.file}:{frame.line}" if frame else "",
         "function": frame.function if frame else "",
-        "cores": cores, "usual_cores": median(usual) if usual else None,
+        "cores": cores.get(member.process), "usual_cores": median(usual) if usual else None,
         "stopped": _stopped(window, member, span), "throttled": _throttled(window, member, span),
     }  # fmt: skip
     rows = [*[row for row in member.told if row.ts >= since][-2:], *[one.row for one in dumps[-1:]]]
@@ -67,9 +65,12 @@ def _usual(dumps: list[Dump]) -> Frame | None:
     return Counter(own).most_common(1)[0][0] if own else None
 
 
-def _cores(window: Window, member: Member, span: Span) -> float | None:
-    """Cores that its process used; None if nobody said."""
-    return _rate(window, "process.cpu.time", {names.PID: str(member.pid)}, span)
+def _cores(window: Window, span: Span) -> dict[str, float]:
+    """Cores that each of the session's processes used, by its entity; one question for all."""
+    held = window.view.samples(
+        "process.cpu.time", {names.SESSION: window.session}, since=span[0], until=span[1]
+    )
+    return {str(series.labels.get(names.ENTITY, "")): _rate(series) for series in held}
 
 
 def _stopped(window: Window, member: Member, span: Span) -> float:
@@ -84,16 +85,19 @@ def _throttled(window: Window, member: Member, span: Span) -> float:
     """Part of the time in which its cgroup's CPU limit held it back."""
     starts = window.rows("process.start", attributes={names.PID: str(member.pid)})
     cgroup = starts[-1].attributes.get(names.CGROUP, "") if starts else ""
-    held = _rate(window, "cgroup.cpu.throttled.time", {names.CGROUP: cgroup}, span) if cgroup else None
-    return held if held is not None and held >= _THROTTLED else 0.0
+    if not cgroup:
+        return 0.0
+    held = window.view.samples(
+        "cgroup.cpu.throttled.time", {names.CGROUP: cgroup}, since=span[0], until=span[1]
+    )
+    rate = sum(map(_rate, held))
+    return rate if rate >= _THROTTLED else 0.0
 
 
-def _rate(window: Window, name: str, labels: dict[str, str], span: Span) -> float | None:
+def _rate(series: SeriesSamples) -> float:
     """How fast a sum grew, in its unit per second."""
-    rates = [
-        (float(series.values[-1]) - float(series.values[0]))
-        / ((int(series.ts[-1]) - int(series.ts[0])) / SECOND)
-        for series in window.view.samples(name, labels, since=span[0], until=span[1])
-        if len(series.ts) > 1 and series.ts[-1] > series.ts[0]
-    ]
-    return sum(rates) if rates else None
+    if len(series.ts) < 2 or series.ts[-1] <= series.ts[0]:
+        return 0.0
+    return (float(series.values[-1]) - float(series.values[0])) / (
+        (int(series.ts[-1]) - int(series.ts[0])) / SECOND
+    )
