@@ -171,12 +171,12 @@ def _ranks() -> Iterable[Case]:
     cause = "rank-stuck"
     for name, guilty in (
         ("hang_loader", 2), ("hang_loader_worker", 1), ("hang_start", 3), ("hang_lock", 0), ("hang_loop", 1),
-        ("hang_async", 3), ("hang_first", 1), ("hang_barrier", 0), ("ddp_hang", 2), ("fsdp_hang", 1),
+        ("hang_async", 3), ("hang_first", 1), ("hang_barrier", 0), ("ddp_hang", 2), ("fsdp_hang", 1), ("fsdp1_hang", 0),
     ):  # fmt: skip
         yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
     yield Case("torch_hang_tp", cause, rank(5), hangs=True, ranks=8)
     cause = "collective-skipped"
-    for name, guilty in (("skipped", 1), ("skipped_alike", 2), ("fsdp_skipped", 2)):  # fmt: skip
+    for name, guilty in (("skipped", 1), ("skipped_alike", 2), ("fsdp_skipped", 2), ("left_barrier", 2)):  # fmt: skip
         yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
     yield Case(
         "torch_shorter_data", cause, rank(2), ranks=4
@@ -188,11 +188,14 @@ def _ranks() -> Iterable[Case]:
     yield Case("torch_shape_once", cause, rank(0), exit=0, ranks=4)
     yield Case("torch_shape_abort", cause, rank(1), ranks=4)
     cause = "straggler"
-    for name, guilty in (("straggler_sleep", 2), ("straggler_cpu", 0), ("straggler_pulses", 1), ("ddp_straggler", 1), ("fsdp_straggler", 3)):  # fmt: skip
+    for name, guilty in (("straggler_sleep", 2), ("straggler_cpu", 0), ("straggler_pulses", 1), ("straggler_long_steps", 1), ("ddp_straggler", 1), ("fsdp_straggler", 3)):  # fmt: skip
         yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
+    yield Case("torch_straggler_from_start", cause, rank(6), hangs=True, ranks=8)
     yield Case("torch_straggler_passes", cause, rank(3), exit=0, ranks=4, passes=True)
     yield Case("torch_stopped", "rank-stopped", rank(2), hangs=True, ranks=4)
     yield Case("torch_killed", "process-killed", rank(3), ranks=4)
+    # Gloo aborts the rank with the smaller tensor in that call, before anybody can read what it was.
+    yield Case("torch_dtype", "native-crash", rank(3), ranks=4)
     yield Case("torch_segfault", "native-crash", rank(3), ranks=4)
     yield Case("torch_os_exit", "process-exit", rank(3), ranks=4)
     yield Case("torch_exception", "user-exception", rank(0), ranks=4)
@@ -200,7 +203,7 @@ def _ranks() -> Iterable[Case]:
     yield Case("torch_restarts_used_up", "user-exception", rank(2), ranks=4, restarts=1)
     for name in (
         "slow_start", "prepare", "checkpoint", "evaluation", "uneven", "long_steps", "ddp_accumulation", "fsdp", "async",
-        "last_write",
+        "last_write", "rank0_logs", "periodic_work", "ddp_unequal_batches",
     ):  # fmt: skip
         yield Case(f"torch_quiet_{name}", exit=0, ranks=4)
     yield Case("torch_quiet_healthy", exit=0, ranks=8)

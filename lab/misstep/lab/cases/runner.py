@@ -20,6 +20,7 @@ from typing import Any
 
 from misstep.core.client import Client
 from misstep.core.clock import SECOND
+from misstep.core.errors import UnavailableError
 from misstep.lab import keeper
 from misstep.lab.cases.ledger import Case
 
@@ -33,6 +34,7 @@ PATIENCE = 8.0
 """Seconds in which the daemons of a Ray whose driver is gone end by themselves."""
 _FAULT = re.compile(r"fault at (\d+\.\d+)")
 CTRL_C = b"\x03"
+TRIES = 4
 STEADY = 4.0
 """Seconds for which a verdict on a command that hangs must stand."""
 
@@ -163,7 +165,7 @@ class Runner:
             outcome.sessions = self._sessions(place, started)
             outcome.incidents, outcome.recovered, settled = [], [], []
             for session in outcome.sessions:
-                answer = self._client.get("incidents", session=session["session"])
+                answer = self._get("incidents", session=session["session"])
                 outcome.incidents += answer["incidents"]
                 outcome.recovered += answer["recovered"]
                 settled.append(bool(answer["settled"]))
@@ -174,10 +176,17 @@ class Runner:
                 return
             time.sleep(0.5)
 
+    def _get(self, path: str, **query: Any) -> Any:
+        """Ask, and again where a busy machine keeps the answer back for longer than a client waits."""
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(UnavailableError):
+                return self._client.get(path, **query)
+        return self._client.get(path, **query)
+
     def _sessions(self, place: Path, started: int) -> list[dict[str, Any]]:
         """The sessions of this case: Ray's below its folder, others by their time."""
         found = []
-        for session in self._client.get("sessions")["sessions"]:
+        for session in self._get("sessions")["sessions"]:
             folder = session["attributes"].get("ray.folder", "")
             mine = folder.startswith(f"{place}/") if folder else session["kind"] != "ray"
             if mine and session["started_ns"] >= started - 2 * SECOND:
