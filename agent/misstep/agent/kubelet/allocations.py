@@ -6,6 +6,7 @@ pod holds a GPU that only this pod was given, or one whose host name, which is i
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from misstep.agent import owners
@@ -61,7 +62,7 @@ class Allocations:
         """A process holds a GPU; to be told of all that do before `owner` is asked for one."""
         found = self._meant(pci, instance, process)
         if found is not None:
-            self._claims.setdefault((found.namespace, found.pod), set()).add(_pod(process))
+            self._claims.setdefault((found.namespace, found.pod), set()).add(_pod(process.cgroup))
 
     def owner(self, pci: str, instance: int, process: Process) -> Given | None:
         """To whom kubelet gave the GPU that a process holds; None outside of pods and where it is in doubt."""
@@ -71,12 +72,12 @@ class Allocations:
         key = (found.namespace, found.pod)
         if len(self._claims.get(key, ())) > 1:
             return None  # a pod that was given none uses another's
-        self._uids[key] = _pod(process)
+        self._uids[key] = _pod(process.cgroup)
         return found
 
     def _meant(self, pci: str, instance: int, process: Process) -> Given | None:
         """The only allocation that a process's GPU and host name fit."""
-        if not _pod(process):
+        if not _pod(process.cgroup):
             return None
         self.in_pods = True
         held = [given for own, given in self._of_gpu.get(pci, ()) if own in (0, instance)]
@@ -147,8 +148,9 @@ class Allocations:
         )  # fmt: skip
 
 
-def _pod(process: Process) -> str:
-    return owners.owner(process.cgroup).get(names.POD, "")
+@lru_cache(maxsize=256)
+def _pod(cgroup: str) -> str:
+    return owners.owner(cgroup).get(names.POD, "")
 
 
 def attributes(given: Given) -> dict[str, Value]:
