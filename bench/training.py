@@ -1,6 +1,7 @@
 """What watching a training job costs: the agent's CPU and memory with 8 ranks, and what the hook takes inside a rank.
 
     python -m bench.training [SECONDS]
+    python -m bench.training --step-time [LAUNCHES] [PAIRS] [--null]      see bench.step_time
 
 Eight ranks of torch call an all_reduce ten times a second. CPU is read from /proc: the agent's with its children, and in
 a rank that of the hook's two threads alone.
@@ -20,7 +21,7 @@ from misstep.lab.service import Service
 RANKS = 8
 JOB = f"""
 import os, sys, time, torch, torch.distributed as dist
-torch.set_num_threads(1)
+torch.set_numhook_seconds(1)
 for rank in range({RANKS}):
     if not os.fork():
         os.environ.update(RANK=str(rank), WORLD_SIZE="{RANKS}", MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[1])
@@ -42,7 +43,7 @@ def main(seconds: float) -> None:
         service = Service(home)
         service.start()
         service.wait()
-        agent = _pid_of("misstep.agent", str(home.folder))
+        agent = pid_of("misstep.agent", str(home.folder))
         time.sleep(10)
         before, memory = _share(agent, seconds), _pss(agent)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
@@ -53,10 +54,10 @@ def main(seconds: float) -> None:
         }
         home.start("ranks", [sys.executable, "-c", JOB, str(free_ports(1)[0])], environment)
         ranks = _ranks(service)
-        held, started = [_threads(pid) for pid in ranks], time.monotonic()
+        held, started = [hook_seconds(pid) for pid in ranks], time.monotonic()
         share = _share(agent, seconds)
         spent = time.monotonic() - started
-        own = [100 * (_threads(pid) - was) / spent for pid, was in zip(ranks, held, strict=True)]
+        own = [100 * (hook_seconds(pid) - was) / spent for pid, was in zip(ranks, held, strict=True)]
         print(f"agent without a rank: {before:.3f} % of a core, {memory / 1024:.1f} MiB PSS")
         print(f"agent with {len(ranks)} ranks:  {share:.3f} % of a core, {_pss(agent) / 1024:.1f} MiB PSS")
         print(f"inside a rank: {sum(own) / len(own):.4f} % of a core, at most {max(own):.4f} %")
@@ -90,7 +91,7 @@ def _cpu(pid: int) -> float:
     return sum(map(int, field[11:15])) / TICKS
 
 
-def _threads(pid: int) -> float:
+def hook_seconds(pid: int) -> float:
     """CPU seconds of the hook's threads in a rank, from the scheduler's nanoseconds: clock ticks are too coarse."""
     total = 0.0
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -105,11 +106,12 @@ def _pss(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
-def _pid_of(module: str, folder: str) -> int:
+def pid_of(module: str, folder: str) -> int:
+    """The process that runs a module of ours in that folder's service."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if (
-                module.encode() in (path / "cmdline").read_bytes()
+                module.encode() in (path / "cmdline").read_bytes().split(b"\0")
                 and folder.encode() in (path / "environ").read_bytes()
             ):
                 return int(path.name)
@@ -119,4 +121,9 @@ def _pid_of(module: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
+    if "--step-time" in sys.argv:
+        from bench import step_time
+
+        step_time.main([one for one in sys.argv[1:] if one != "--step-time"])
+        sys.exit()
     main(float(sys.argv[1]) if len(sys.argv) > 1 else 120.0)
