@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from misstep.agent import pids
 from misstep.agent.context import Context
 from misstep.agent.otlp import Value
-from misstep.agent.probe import OK, SourceState, off, unsupported
+from misstep.agent.probe import OK, SourceState, failing, off, unsupported
 from misstep.agent.records import Records
 from misstep.agent.series import Series, declared
 from misstep.agent.torch import door, folders, pyspy
