@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from misstep.agent.gpu import holders, release, throttle
+from misstep.agent.gpu import holders, process, release, throttle
 from misstep.agent.gpu import probe as gpu_probe
 from misstep.agent.owners import owner
 from misstep.agent.workload import Process
@@ -439,3 +439,21 @@ def test_the_child_loads_next_to_nothing(compiled: Path, control: nvml.Control) 
         "misstep", "misstep.agent", "misstep.agent.gpu", "misstep.agent.gpu.child", "misstep.agent.gpu.codes", "misstep.agent.gpu.device",
         "misstep.agent.gpu.nvml", "misstep.agent.gpu.readings", "misstep.agent.gpu.wire",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("second", "own"), [("kthreadd", False), ("python3", True), ("", True)])
+def test_a_pid_namespace_of_one_s_own_is_known(tmp_path: Path, second: str, own: bool) -> None:
+    for pid, name in ((1, "systemd"), (2, second)):
+        if name:
+            (tmp_path / str(pid)).mkdir()
+            (tmp_path / str(pid) / "comm").write_text(f"{name}\n")
+    assert process.own_namespace(str(tmp_path)) is own
+
+
+def test_pids_of_another_namespace_are_said(follow: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_probe, "own_namespace", lambda: True)
+    one = follow()
+    one.until(lambda: one.points)
+    assert one.state is not None
+    assert (one.state.name, "another namespace" in one.state.reason) == ("ok", True)
+    assert "hostPID" in one.state.remedy

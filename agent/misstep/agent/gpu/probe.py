@@ -7,7 +7,7 @@ import os
 from misstep.agent.context import Context
 from misstep.agent.gpu import wire
 from misstep.agent.gpu.account import Account
-from misstep.agent.gpu.process import Child, installed
+from misstep.agent.gpu.process import Child, installed, own_namespace
 from misstep.agent.gpu.release import Release
 from misstep.agent.kubelet.allocations import Allocations
 from misstep.agent.probe import OK, SourceState, failing, off, unsupported
@@ -19,6 +19,10 @@ SILENCE = 5.0
 _RETRY, _RETRY_MOST = 30 * SECOND, 600 * SECOND
 _REFRESH = 2 * SECOND
 _LACKS = 12
+_FOREIGN = OK._replace(
+    reason="NVML tells pids of another namespace, so no process or rank of a GPU is found",
+    remedy="docker run --pid=host …, in Kubernetes hostPID: true",
+)
 
 
 class GpuProbe:
@@ -39,6 +43,7 @@ class GpuProbe:
         self._why: SourceState = OK
         self._hangs = 0
         self._hung = -1
+        self._fine = _FOREIGN if own_namespace() else OK
         context.workload.release_gpus = self.release
 
     def supported(self) -> SourceState:
@@ -77,7 +82,7 @@ class GpuProbe:
             if monotonic < self._again:
                 return self._why
             self._child = Child(self._library, self.interval)
-            self._why = OK
+            self._why = self._fine
         frames = self._child.read()
         if frames is None:
             return self._ended(monotonic, out)

@@ -33,6 +33,15 @@ def installed(library: str) -> str:
     return "no NVIDIA GPU in this machine"
 
 
+def own_namespace(root: str = "/proc") -> bool:
+    """Whether this is a PID namespace of its own, in which NVML's pids mean nothing: in the host's, pid 2 is the kernel's."""
+    try:
+        with open(f"{root}/2/comm", "rb") as file:
+            return file.read(64).strip() != b"kthreadd"
+    except OSError:
+        return os.path.exists(f"{root}/1/comm")  # else /proc hides all processes of others
+
+
 def _listed(folder: str) -> list[str]:
     try:
         return os.listdir(folder)

@@ -60,7 +60,7 @@ def gpus(library: str) -> Check:
         said = (errors.strip().splitlines() or ["it ended"])[-1]
         return Check("GPUs", LIMITED, f"NVML cannot be read: {said}", "nvidia-smi")
     count = int(output or 0)
-    if count and _own_namespace():
+    if count and process.own_namespace():
         return Check("GPUs", LIMITED, f"{count} by NVML; their processes have pids of another namespace, so no rank is found for them", "docker run --pid=host …, in Kubernetes hostPID: true")  # fmt: skip
     return Check("GPUs", OK, f"{count} by NVML: utilisation, memory, power, ECC, NVLink, processes, Xids")
 
@@ -82,11 +82,3 @@ def pods(path: str) -> list[Check]:
         return [Check("pods", LIMITED, f"kubelet cannot be asked at {path} ({why}): a GPU's pod is known by its uid alone", remedy)]  # fmt: skip
     given = len({one.device for one in found.given})
     return [Check("pods", OK, f"kubelet tells of {len(found.pods)} pods, and that it gave them {given} GPUs or parts of GPUs")]  # fmt: skip
-
-
-def _own_namespace() -> bool:
-    """Whether this is a PID namespace of its own: in the host's, pid 2 is the kernel's thread of threads."""
-    try:
-        return Path("/proc/2/comm").read_text().strip() != "kthreadd"
-    except OSError:
-        return Path("/proc/1/comm").exists()  # else /proc hides all processes of others
