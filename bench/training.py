@@ -21,7 +21,7 @@ from misstep.lab.service import Service
 RANKS = 8
 JOB = f"""
 import os, sys, time, torch, torch.distributed as dist
-torch.set_numhook_seconds(1)
+torch.set_num_threads(1)
 for rank in range({RANKS}):
     if not os.fork():
         os.environ.update(RANK=str(rank), WORLD_SIZE="{RANKS}", MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[1])
