@@ -18,14 +18,14 @@ def readings(vigil: Vigil, seconds: int, *, stands: bool = False, took: float = 
 
 
 def test_a_job_that_gets_on_is_read_the_more_seldom_the_more_it_costs() -> None:
-    assert [at for at, _ in readings(Vigil(0), 20)] == [5, 10, 15, 20]
-    assert [at for at, _ in readings(Vigil(0), 100, took=0.08)] == [5, 37, 69]
-    assert [at for at, _ in readings(Vigil(0), 130, took=1.0)] == [5, 65, 125]
+    assert [at for at, _ in readings(Vigil(0), 40)] == [10, 20, 30, 40]
+    assert [at for at, _ in readings(Vigil(0), 100, took=0.08)] == [10, 42, 74]
+    assert [at for at, _ in readings(Vigil(0), 130, took=1.0)] == [10, 70, 130]
 
 
 def test_a_job_in_which_nothing_moved_is_not_read_again() -> None:
     vigil = Vigil(0)
-    assert vigil.due(stands=False, steps=3, now=5) == "moving"
+    assert vigil.due(stands=False, steps=3, now=10) == "moving"
     assert vigil.due(stands=False, steps=3, now=50) == ""
     assert vigil.due(stands=False, steps=4, now=51) == "moving"
 
@@ -38,7 +38,7 @@ def test_where_ranks_differ_the_job_is_read_more_often_for_a_while() -> None:
     often = readings(Vigil(0), 200, took=0.14, waiting=ALL - {2})
     assert [at for at, _ in often if at <= 20] == [5, 10, 15, 20]
     assert 6 <= len([at for at, _ in often if at > 100]) <= 8
-    assert [at for at, _ in readings(Vigil(0), 60, took=0.14, waiting=ALL)] == [5]
+    assert [at for at, _ in readings(Vigil(0), 60, took=0.14, waiting=ALL)] == [10]
 
 
 def test_a_job_is_read_once_more_when_its_ranks_wait_alike_again() -> None:

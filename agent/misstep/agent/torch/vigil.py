@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
-SOONEST, LATEST = 5.0, 60.0
-"""Seconds between two readings of a job that gets on."""
+SOONEST = 5.0
+"""Seconds between two readings of a job whose ranks differ."""
+EARLY, LATEST = 10.0, 60.0
+"""The same, at least and at most, of one that merely gets on."""
 _SHARE = 400
 """Torch's server formats its whole ring for each reading, in the rank: 1 part in so many of the rank's time is ours."""
 _AGAIN = (0.0, 2.5, 6.0, 12.0, 24.0)
@@ -29,7 +31,7 @@ class Vigil:
 
     def __init__(self, now: float) -> None:
         self.late: frozenset[int] = frozenset()
-        self._pause = SOONEST
+        self._pause = EARLY
         self._read, self._steps = now, -1
         self._since, self._times = 0.0, 0
         self._rounds: deque[frozenset[int]] = deque(maxlen=_ROUNDS)
@@ -55,7 +57,7 @@ class Vigil:
 
     def took(self, seconds: float) -> None:
         """What reading one rank took: the longer, the rarer."""
-        self._pause = min(LATEST, max(SOONEST, _SHARE * seconds))
+        self._pause = min(LATEST, max(EARLY, _SHARE * seconds))
 
     def due(self, *, stands: bool, steps: int, now: float) -> str:
         """``stopped``, ``moving`` or empty; `steps` counts whatever moved in the job."""
