@@ -112,7 +112,9 @@ SIZES = "torch.sizes"  # of the inputs, as JSON
 DTYPES = "torch.dtypes"
 READING = "torch.reading"  # Unix nanoseconds; what was read of several ranks at one time carries the same
 BACKEND = "torch.backend"
-BEGUN = "torch.begun"  # sequence of the last collective of a group that a log line says was begun, -1 for none
+BEGUN = (
+    "torch.begun"  # sequence of the last collective of a group that a log line says was begun, -1 for none
+)
 ENDED = "torch.ended"  # the same for the last that came to its end
 TIMEOUT = "torch.timeout"  # milliseconds
 WAITED = "torch.waited"  # milliseconds
