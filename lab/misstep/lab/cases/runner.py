@@ -222,10 +222,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _sweep(place: Path) -> None:
-    """Wait for the daemons of a case's Ray, which its folder gives away, and end those that stay."""
-    mark = os.fsencode(f"{place}/")
+    """Wait for what a case has left, Ray's daemons or ranks, which its folder gives away, and end those that stay."""
     deadline = time.monotonic() + PATIENCE
-    while left := [pid for pid in keeper.parents() if mark in _arguments(pid)]:
+    while left := [pid for pid in keeper.parents() if _is_of(pid, place)]:
         if time.monotonic() > deadline:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
@@ -233,8 +232,11 @@ def _sweep(place: Path) -> None:
         time.sleep(0.2)
 
 
-def _arguments(pid: int) -> bytes:
+def _is_of(pid: int, place: Path) -> bool:
+    """Whether a process works in a folder or was started with a file of it."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
+        folder = Path(f"/proc/{pid}/cwd").readlink()
     except OSError:
-        return b""
+        return False
+    return os.fsencode(f"{place}/") in arguments or folder == place or place in folder.parents
