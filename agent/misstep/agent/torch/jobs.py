@@ -93,6 +93,8 @@ class Jobs:
             ranks = [rank for rank in job.ranks.values() if rank.pid in job.alive]
             if job.ended or len(ranks) < 2 or any(rank.hello for rank in job.ranks.values()):
                 continue
+            if not all(self._has_hook(rank) for rank in ranks):
+                continue  # nobody will say when they meet
             youngest = max(self._boot + rank.start * SECOND // procfs.TICKS for rank in ranks)
             due = _LOOKS[job.looks] if job.looks < len(_LOOKS) else _LOOKS[-1] * (job.looks - len(_LOOKS) + 2)
             if now - youngest >= due * SECOND:
@@ -184,10 +186,14 @@ class Jobs:
         if not blind:
             return OK
         who = f"ranks {', '.join(map(str, blind))}" if len(blind) > 1 else f"rank {blind[0]}"
-        found = [self._context.workload.find(rank.pid) for rank in held if not rank.hello]
-        if all(process is not None and "MISSTEP_TORCH_FOLDER" in process.environment for process in found):
+        if all(self._has_hook(rank) for rank in held if not rank.hello):
             return OK._replace(reason=f"{who}: no process group yet")
         return off(f"{who}: started without the hook", _NO_HOOK)
+
+    def _has_hook(self, rank: Rank) -> bool:
+        """Whether it was started with the hook, which speaks with its first process group."""
+        process = self._context.workload.find(rank.pid)
+        return process is not None and "MISSTEP_TORCH_FOLDER" in process.environment
 
     # -- telling -----------------------------------------------------------------------------------
     def _tell(self, rank: Rank, job: Job, out: Records) -> None:

@@ -49,7 +49,10 @@ class TrainingLogs:
             from misstep.agent.torch.reader import Reader  # here: most machines have no rank
 
             self._reader = Reader(self._context)
-        self._reader.holders = [_holder(one, self._context) for one in held]
+        known = {(one.pid, one.start, one.session): one for one in self._reader.holders}
+        self._reader.holders = [
+            known.get((one.pid, one.start, one.session)) or _holder(one, self._context) for one in held
+        ]
         state, read = self._thread.watch(), self._reader.sessions()
         for session in {one.session for one in held}:
             told = state if state.name != "ok" or session in read else off("its ranks write to a terminal or a pipe", _REMEDY)  # fmt: skip
