@@ -85,6 +85,21 @@ def test_the_words_of_a_hang(captured: Captured) -> None:
     assert all(step["evidence"] for step in data["chain"])
 
 
+def test_a_look_at_the_late_rank_alone_does_not_replace_the_stacks_of_all(captured: Captured) -> None:
+    replay = captured("torch_hang")
+    alone = [row for row in replay.rows if row.event == "torch.stack" and row.attributes[names.RANK] == "2"][
+        -1
+    ]
+    last = max(row.seq for row in replay.rows)
+    newer = {"ts": alone.ts + SECOND, "received": alone.received + SECOND, "seq": last + 1}
+    reading = str(int(alone.attributes[names.READING]) + SECOND)
+    replay.rows.append(alone._replace(**newer, attributes=alone.attributes | {names.READING: reading}))
+    replay.rows.sort(key=lambda row: row.received)
+    (incident,) = replay.run(extra=5)
+    (told,) = [step["statement"] for step in incident.data["chain"] if step["source"] == "torch_stacks"]
+    assert "3 of 4 in all_reduce" in told
+
+
 def test_a_hang_is_told_within_ten_seconds(captured: Captured) -> None:
     (incident,) = captured("torch_hang").run()
     assert incident.data["opened_ns"] - incident.data["onset_ns"] <= 10 * SECOND

@@ -143,14 +143,14 @@ class Team:
         )
         return _pace(told, tuple(sorted(self.groups.items())))
 
-    def dumps(self, until: int) -> dict[int, Dump]:
-        """The newest stacks that were taken of all ranks together, up to a moment."""
+    def dumps(self, since: int, until: int) -> dict[int, Dump]:
+        """The newest stacks between two moments that were taken of most ranks together: a late one is also looked at alone."""
         newest: dict[str, dict[int, Dump]] = {}
         for number, member in self.members.items():
             for one in member.dumps:
-                if one.ts <= until:
+                if since <= one.ts <= until:
                     newest.setdefault(one.together, {})[number] = one
-        return newest[max(newest)] if newest else {}
+        return newest[max(newest, key=lambda reading: (len(newest[reading]), reading))] if newest else {}
 
     def _meet(self, row: LogRow) -> None:
         number, pid = _number(row, names.RANK), _number(row, names.PID)

@@ -236,7 +236,7 @@ def _evidence(member: Member, wait: Wait, until: int) -> tuple[Evidence, ...]:
 
 
 def _stacks(team: Team, wait: Wait, until: int) -> Observation | None:
-    dumps = {number: one for number, one in team.dumps(until).items() if one.ts >= wait.since}
+    dumps = team.dumps(wait.since, until)
     if not dumps:
         return None
     first = min(dumps)
