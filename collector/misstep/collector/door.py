@@ -30,7 +30,7 @@ _INLINE_BYTES = 128 * 1024
 _INLINE_COMPRESSED = 16 * 1024
 """Bodies above these, as sent, are decompressed and parsed in a thread; below, the hand-over costs more."""
 _LARGE_BYTES = 2 * 1024 * 1024
-"""One body above this is parsed at a time: for that moment it may take ten times its size."""
+"""One body above this is parsed at a time, and never in the loop: for that moment it may take ten times its size."""
 _CROWD = 4
 """Tiny fields that a body may have for each item that it may have."""
 _RETRY_SECONDS = 5
@@ -163,14 +163,17 @@ class Door:
         return True
 
     async def _open(self, parcel: Parcel) -> _Opened:
+        run = functools.partial(asyncio.get_running_loop().run_in_executor, self._threads)
         small = _INLINE_COMPRESSED if parcel.compression or parcel.json else _INLINE_BYTES
-        if len(parcel.body) <= small:
-            return self._checked(parcel)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._checked, parcel)
-
-    def _checked(self, parcel: Parcel) -> _Opened:
-        """Decompressed and found well formed; a message that was parsed for that is thrown away."""
+        if len(parcel.body) > small:
+            return await run(lambda: self._checked(parcel, self._expanded(parcel)))
         opened = self._expanded(parcel)
+        if len(opened.plain) > _LARGE_BYTES:
+            return await run(self._checked, parcel, opened)
+        return self._checked(parcel, opened)
+
+    def _checked(self, parcel: Parcel, opened: _Opened) -> _Opened:
+        """Found well formed; a message that was parsed for that is thrown away."""
         if opened.known is not None:
             return opened
         self._turn_away(parcel)
