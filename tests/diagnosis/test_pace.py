@@ -124,6 +124,35 @@ def test_calls_that_are_not_waited_for_count_each_delay_once() -> None:
     assert (found.rank, round(found.lag / 1_000_000)) == (2, 50)
 
 
+GATHER, REDUCE, BARRIER = ("gloo:all_gather", "[[1040]]"), ("gloo:all_reduce", "[[4160]]"), ("gloo:barrier", "[]")  # fmt: skip
+SHARDED = [*[GATHER] * 7, *[GATHER, REDUCE] * 5, REDUCE]
+"""Six layers under fully_shard: a step's calls, forward and backward, as torch 2.13 records them."""
+
+
+def play_calls(calls: list[tuple[str, str]], steps: int, own: dict[int, float]) -> pace.Pace:
+    """A job of four ranks that makes these calls in each step; rank 0 has work of its own before some of them, seconds."""
+    chance, release = random.Random(0), 10**18
+    held: dict[int, list[Call]] = {rank: [] for rank in range(4)}
+    for step in range(steps):
+        for place, (operation, sizes) in enumerate(calls):
+            came = [release + round(SECOND * (chance.uniform(0.005, 0.01) + (rank == 0) * own.get(place, 0.0))) for rank in held]  # fmt: skip
+            for rank, made in held.items():
+                made.append(Call("0", step * len(calls) + place, operation, sizes, "[]", came[rank]))
+            release = max(came)
+    return pace.find(held, {"0": frozenset(range(4))})
+
+
+def test_a_step_of_many_layers_whose_calls_are_alike_is_one_step() -> None:
+    (late,) = play_calls(SHARDED, 14, {0: 0.15}).late
+    assert (late.rank, late.call.name) == (0, "all_gather")
+    assert 140_000_000 < late.lag < 180_000_000
+    assert late.steps <= 14
+
+
+def test_a_barrier_every_ten_steps_is_no_place_to_come_late_at() -> None:
+    assert play_calls([*[REDUCE] * 10, BARRIER], 40, {10: 0.5}).late == ()
+
+
 # -- from readings to the verdict ---------------------------------------------------------------------------
 def row(event: str, rank: int, seq: int, at: int, body: str, state: str = "", **more: str) -> LogRow:
     attributes = {names.RANK: str(rank), names.PID: str(100 + rank), names.PROCESS_ENTITY: f"process/h/{100 + rank}/1", **more}  # fmt: skip

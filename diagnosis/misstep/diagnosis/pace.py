@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import sqrt
+from operator import eq
 from statistics import median
 from typing import NamedTuple
 
@@ -36,7 +37,8 @@ _KEEP = 0.8
 _OFTEN = 0.125
 _RARE = 0.5
 """A call that is made in fewer steps than this (a barrier around a checkpoint) is no place to come late at."""
-_ALIKE = 0.75
+_ALIKE, _WORSE = 0.75, 0.15
+"""Part of the calls that are the same one period later; and how much less of them than at best."""
 
 
 class Late(NamedTuple):
@@ -88,14 +90,14 @@ def find(ranks: Mapping[int, Sequence[Call]], members: Mapping[str, frozenset[in
     if not beats:
         return Pace((), 0, 0)
     span = Pace((), beats[0].at, beats[-1].at)
-    steps = _steps(beats)
+    steps, parts = _steps(beats)
     everyone = len(ranks)
     for seconds in WINDOWS:
         start = span.until - seconds * _SECOND
         if start < span.since - beats[0].lasted:
             break
-        held = [step for step in steps if step[0].at - step[0].lasted >= start]
-        found = _late(held, steps, everyone)
+        held, rare = _after(steps, start), _rare(_after(parts, start))
+        found = _late(held, steps, rare, everyone)
         if found:
             return span._replace(late=found)
     return span
@@ -129,14 +131,27 @@ def _beats(ranks: Mapping[int, Sequence[Call]], members: Mapping[str, frozenset[
     return found
 
 
-def _steps(beats: Sequence[_Beat]) -> list[list[_Beat]]:
-    """Beats by step: cut where the series of calls begins anew, or into equal parts where it shows no period."""
+def _after(steps: Sequence[list[_Beat]], start: int) -> list[list[_Beat]]:
+    return [step for step in steps if step[0].at - step[0].lasted >= start]
+
+
+def _steps(beats: Sequence[_Beat]) -> tuple[list[list[_Beat]], list[list[_Beat]]]:
+    """Beats by step: cut where the series of calls begins anew, or into equal parts where it shows no period.
+
+    A model in layers makes calls that repeat within a step as well. Those parts of a step come second: what few of
+    them have is rare, though it may come in each step that holds many.
+    """
     kinds = [(beat.call.group, beat.call.name, beat.call.sizes) for beat in beats]
     first = next((group for group, _ in Counter(kind[0] for kind in kinds).most_common(1)), "")
     mine = [place for place, kind in enumerate(kinds) if kind[0] == first]
-    period = _period([kinds[place] for place in mine]) or max(1, len(mine) // 24)
-    cuts = [0, *mine[period::period], len(beats)]
-    return _whole([list(beats[one:two]) for one, two in pairwise(cuts) if one < two])
+    part, whole = _periods([kinds[place] for place in mine])
+    length = whole or max(1, len(mine) // 24)
+    steps = _cut(beats, mine[length::length])
+    return steps, steps if part == whole else _cut(beats, mine[part::part])
+
+
+def _cut(beats: Sequence[_Beat], at: Sequence[int]) -> list[list[_Beat]]:
+    return _whole([list(beats[one:two]) for one, two in pairwise([0, *at, len(beats)]) if one < two])
 
 
 def _whole(steps: list[list[_Beat]]) -> list[list[_Beat]]:
@@ -156,20 +171,27 @@ def _lasted(step: Sequence[_Beat]) -> int:
     return sum(beat.lasted for beat in step)
 
 
-def _period(kinds: Sequence[object]) -> int:
-    for period in range(1, len(kinds) // _FEWEST + 1):
-        same = sum(one == two for one, two in zip(kinds, kinds[period:], strict=False))
-        if same >= _ALIKE * (len(kinds) - period):
-            return period
-    return 0
+def _periods(kinds: Sequence[object]) -> tuple[int, int]:
+    """After how many calls they repeat, roughly and well; 0 where they do not."""
+    fits = {
+        period: sum(map(eq, kinds, kinds[period:])) / (len(kinds) - period)
+        for period in range(1, len(kinds) // _FEWEST + 1)
+    }
+    part = next((period for period, fit in fits.items() if fit >= _ALIKE), 0)
+    best = max(fits.values(), default=0.0)
+    return part, next((period for period, fit in fits.items() if fit >= max(_ALIKE, best - _WORSE)), 0)
 
 
-def _late(steps: list[list[_Beat]], known: list[list[_Beat]], everyone: int) -> tuple[Late, ...]:
+def _late(
+    steps: list[list[_Beat]],
+    known: list[list[_Beat]],
+    rare: frozenset[tuple[str, str, str]],
+    everyone: int,
+) -> tuple[Late, ...]:
     """The stragglers of some steps, the worst first."""
     total = sum(map(_lasted, steps))
     if len(steps) < _FEWEST or total <= 0:
         return ()
-    rare = _rare(steps)
     sums: Counter[int] = Counter()
     for step in steps:
         sums.update(_lags(step, rare))
