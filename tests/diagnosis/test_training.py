@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -140,24 +141,80 @@ def test_a_rank_that_moves_from_function_to_function_is_given_half_a_minute(capt
     assert incident.data["opened_ns"] - incident.data["onset_ns"] >= 30 * SECOND
 
 
-def test_a_rank_that_does_not_come_to_the_beginning(captured: Captured) -> None:
-    """Before the first group no hook speaks; stacks from outside are all there is."""
-    replay = captured("torch_hang")
+def in_a_barrier(replay: Any, *, before: int = 22) -> Any:
+    """The same job, whose ranks wait in a barrier, as if so many of their calls had been all."""
+    for place, row in enumerate(replay.rows):
+        if row.event == "torch.collective":
+            number = int(row.attributes[names.SEQUENCE])
+            told = {names.SEQUENCE: str(number - 22 + before)}
+            if (row.attributes[names.GROUP], number) == ("0", 23):
+                told[names.OPERATION] = "gloo:barrier"
+            replay.rows[place] = row._replace(attributes=row.attributes | told)
+        elif row.event == "torch.reading":
+            body = json.loads(row.body)
+            groups = {"0": [max(0, number - 22 + before) for number in body["groups"]["0"]]} if "0" in body["groups"] else {}  # fmt: skip
+            replay.rows[place] = row._replace(body=json.dumps({"groups": groups}))
+    return replay
+
+
+def using(replay: Any, cores: float) -> Any:
+    """The same job, and the CPU time of rank 2's process, that it uses so many cores."""
+    pid = next(row.attributes[names.PID] for row in replay.rows if row.event == "torch.rank" and row.attributes[names.RANK] == "2")  # fmt: skip
+    first = min(row.ts for row in replay.rows)
+    replay.samples += [("process.cpu.time", {names.PID: pid}, first + second * SECOND, cores * second) for second in range(120)]  # fmt: skip
+    return replay
+
+
+def told_after(replay: Any) -> float:
+    (incident,) = replay.run(extra=40)
+    assert verdict([incident]) == [FAULTS["hang"]]
+    return float(incident.data["opened_ns"] - incident.data["onset_ns"]) / SECOND
+
+
+def test_a_barrier_in_the_midst_of_a_job_is_given_seven_seconds_for_a_rank_that_does_nothing(
+    captured: Captured,
+) -> None:
+    assert 7 <= told_after(in_a_barrier(using(captured("torch_hang"), 0.02))) <= 9
+
+
+def test_a_barrier_is_given_fifteen_seconds_for_a_rank_that_works(captured: Captured) -> None:
+    """Its main thread sleeps at one line all the time, for others of its threads do the work."""
+    assert 15 <= told_after(in_a_barrier(using(captured("torch_hang"), 0.9))) <= 17
+
+
+def test_a_barrier_is_given_fifteen_seconds_while_a_job_is_set_up(captured: Captured) -> None:
+    assert 15 <= told_after(in_a_barrier(using(captured("torch_hang"), 0.02), before=1)) <= 17
+
+
+def begun(replay: Any, looks: tuple[int, ...]) -> Any:
+    """The same job, none of whose ranks has a group yet; their stacks are taken after so many seconds."""
     stacks = [row for row in replay.rows if row.event == "torch.stack"]
     kept = [row for row in replay.rows if row.event in ("session.start", "torch.rank", "source.state")]
     last, at = max(row.seq for row in replay.rows), max(row.received for row in kept)
     replay.rows = kept
-    for place, when in enumerate((12, 20, 30)):
+    for place, when in enumerate(looks):
         for one in stacks[:4]:
             late = one.attributes[names.RANK] == "2"
             body = one.body if late else one.body.replace("all_reduce", "init_process_group")
             last, ts = last + 1, at + when * SECOND
             replay.rows.append(one._replace(seq=last, row=0, ts=ts, received=ts, body=body, attributes=one.attributes | {names.READING: str(place)}))  # fmt: skip
+    return replay
+
+
+def test_a_rank_that_does_not_come_to_the_beginning(captured: Captured) -> None:
+    """Before the first group no hook speaks; stacks from outside are all there is."""
+    replay = begun(captured("torch_hang"), (5, 7, 9, 12, 15))
+    assert 7 <= told_after(replay) <= 9
     (incident,) = replay.run()
-    assert verdict([incident]) == [FAULTS["hang"]]
     assert (
         incident.data["title"] == "rank 2 never came to init_process_group: stuck in load_batch (train.py:21)"
     )
+
+
+def test_a_rank_that_works_before_it_comes_to_the_beginning_is_given_fifteen_seconds(
+    captured: Captured,
+) -> None:
+    assert 15 <= told_after(begun(using(captured("torch_hang"), 0.9), (5, 7, 9, 12, 15, 20))) <= 17
 
 
 def test_a_rank_that_saves_a_checkpoint_is_given_two_minutes(captured: Captured) -> None:

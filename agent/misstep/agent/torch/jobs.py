@@ -19,7 +19,7 @@ from misstep.core.identity import Session, process_id
 
 _LAUNCHERS = ("torchrun", "torch.distributed", "accelerate", "deepspeed", "lightning")
 _KEEP = 30 * SECOND
-_LOOKS = (12, 20, 30, 60)
+_LOOKS = (5, 7, 9, 12, 15, 20, 30, 60)
 """Seconds after the start of its youngest rank at which a job is looked at whose ranks have not met; then each minute."""
 _NO_HOOK = "misstep run -- torchrun …"
 

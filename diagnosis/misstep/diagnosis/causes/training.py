@@ -23,8 +23,10 @@ _BUSY = 30 * SECOND
 _SLOW = 120 * SECOND
 """The same in code that is known to take its time: checkpoints, evaluation, compilation, downloads."""
 _CERTAIN = 3 * SECOND
-_BARRIER = 15 * SECOND
-"""The least that is waited in a barrier: it stands in the code because one rank has work of its own."""
+_BARRIER, _IDLE = 15 * SECOND, 7 * SECOND
+"""The least that is waited in a barrier, which stands in the code because one rank has work of its own; and the same for a rank that does none: it sleeps at one line and its process uses no CPU."""
+_SETTLED = 20
+"""Collectives of a rank before which a job is still being set up: one rank unpacks data or asks for it, and may sleep over that."""
 _MEANING = {
     "SIGSEGV": "an invalid memory access", "SIGBUS": "a bus error, often a full /dev/shm", "SIGABRT": "an abort, as failed checks in native code make it",
     "SIGILL": "an illegal instruction, often a wheel built for another CPU", "SIGFPE": "an arithmetic fault in native code",
@@ -85,10 +87,12 @@ def _patience(facts: Any) -> tuple[int, str]:
     elif facts["busy"] or not facts["steady"]:
         usual = _LONGER * int(facts["pause"]) <= _HELD
         reasons.append((_HELD if usual else _BUSY, "it works, if in one function"))
+    still = facts["steady"] and not facts["busy"] and not facts["computes"]
     if str(facts["call"]).startswith("barrier"):
-        reasons.append((_BARRIER, "a barrier stands where one rank has work of its own"))
+        idle = still and facts["made"] >= _SETTLED
+        reasons.append((_IDLE if idle else _BARRIER, "a barrier stands where one rank has work of its own"))
     if facts["call"] == MEETING:
-        reasons.append((_BARRIER, "not all ranks start at one time"))
+        reasons.append((_IDLE if still else _BARRIER, "not all ranks start at one time"))
     if facts["slow"]:
         reasons.append((_SLOW, "saving, evaluating, compiling and loading take their time"))
     reasons.append((_PAUSES * int(facts["pause"]), "the job has made long pauses before"))

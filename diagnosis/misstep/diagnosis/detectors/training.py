@@ -9,11 +9,11 @@ from typing import Any
 
 from misstep.core import names, stacks
 from misstep.diagnosis import waits
-from misstep.diagnosis.detectors import collective_logs
+from misstep.diagnosis.detectors import collective_logs, progress
 from misstep.diagnosis.detectors.driver import Outcome
 from misstep.diagnosis.detectors.processes import ending, exits, kernel_of, manner
 from misstep.diagnosis.observation import Evidence, Observation, of_rows
-from misstep.diagnosis.team import Member, Team
+from misstep.diagnosis.team import Dump, Member, Team
 from misstep.diagnosis.traceback import parse
 from misstep.diagnosis.waits import Fault, Wait
 from misstep.diagnosis.window import SECOND, Window
@@ -112,7 +112,7 @@ def _standing_still(window: Window, team: Team, first_end: int) -> list[Observat
     ):
         return []  # they had no time to come before the end came
     found = [_waiting(team, fault.wait)] if fault.wait.inside - fault.ranks else []
-    found += [_guilty(team, member, fault, pause, until) for member in guilty[:8]]
+    found += [_guilty(window, team, member, fault, pause, until) for member in guilty[:8]]
     shared = _stacks(team, fault.wait, until)
     return found + ([shared] if shared is not None else [])
 
@@ -121,15 +121,19 @@ def _never_met(team: Team, until: int) -> Fault | None:
     """Ranks that do not come to the beginning, where the others wait for them to make the first group."""
     if any(member.snapshots for member in team.members.values()):
         return None
-    since = min((one.ts for member in team.members.values() for one in member.dumps), default=0)
+    met = [one.ts for member in team.members.values() for one in member.dumps if _meets(one)]
     newest = {
         n: member.dumps[-1] for n, member in team.members.items() if member.dumps and member.end is None
     }
-    inside = frozenset(n for n, one in newest.items() if any(f.function == MEETING for f in one.frames))
+    inside = frozenset(n for n, one in newest.items() if _meets(one))
     missing = frozenset(newest) - inside
     if not inside or not missing or max(one.ts for one in newest.values()) > until:
         return None
-    return Fault("missing", missing, Wait("", 0, MEETING, since, inside, missing))
+    return Fault("missing", missing, Wait("", 0, MEETING, min(met), inside, missing))
+
+
+def _meets(dump: Dump) -> bool:
+    return any(frame.function == MEETING for frame in dump.frames)
 
 
 def _left_early(team: Team, left: Mapping[int, Member]) -> Fault | None:
@@ -171,11 +175,12 @@ def call_name(team: Team, wait: Wait) -> str:
     return f"{wait.name} #{wait.sequence} of {team.group(wait.group)}" if wait.sequence else wait.name
 
 
-def _guilty(team: Team, member: Member, fault: Fault, pause: int, until: int) -> Observation:
-    wait = fault.wait
+def _guilty(window: Window, team: Team, member: Member, fault: Fault, pause: int, until: int) -> Observation:
+    wait, held = fault.wait, member.at(until)
     facts: dict[str, Any] = {
         "rank": member.number, "pid": member.pid, "host": member.host, "process": member.process, "where": member.where,
         "call": call_name(team, wait), "waiting": tuple(sorted(wait.inside - fault.ranks)), "since": wait.since, "pause": pause,
+        "made": sum(held.begun.values()) if held is not None else 0, "computes": progress.computes(window, [member.pid], wait.since),
         "tied": fault.tied, "guilty": tuple(sorted(fault.ranks)),
         "instead": fault.instead, "instead_group": team.group(fault.instead.group) if fault.instead else "", "expected": fault.expected,
     }  # fmt: skip
