@@ -11,103 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from tests.store.drawn_metrics import NOW, general, label, renumbered, requests, same
 
 from misstep.store import ingest, otlp
 from misstep.store.layout import Layout, Reading
 from misstep.store.layouts import Layouts
 
-NOW = 1_700_000_000_000_000_000
-
-NAME = st.sampled_from(["hw.gpu.utilization", "ray.tasks", "x", "système"])
-LABELS = st.dictionaries(
-    st.sampled_from(["gpu", "host.name", "a"]), st.text("aé€ 😀", max_size=4), max_size=3
-)
-NUMBER = st.one_of(st.floats(allow_nan=False), st.integers(-(2**63), 2**63 - 1))
-POINT = st.tuples(LABELS, st.integers(1, 2**62), NUMBER)
-HISTOGRAM = st.tuples(LABELS, st.integers(1, 2**62), st.lists(st.integers(0, 2**30), min_size=1, max_size=5))
-
-
-@st.composite
-def requests(draw: Any) -> bytes:
-    request = ExportMetricsServiceRequest()
-    for _ in range(draw(st.integers(1, 2))):
-        part = request.resource_metrics.add()
-        part.resource.attributes.add(key="host.name").value.string_value = draw(st.sampled_from(["n1", "n2"]))
-        scope = part.scope_metrics.add()
-        for _ in range(draw(st.integers(0, 3))):
-            metric = scope.metrics.add(name=draw(NAME), unit=draw(st.sampled_from(["", "1", "By"])))
-            if draw(st.booleans()):
-                _numbers(draw, metric)
-            else:
-                _histogram(draw, metric)
-    return bytes(request.SerializeToString())
-
-
-def _numbers(draw: Any, metric: Any) -> None:
-    if draw(st.booleans()):
-        metric.sum.aggregation_temporality, metric.sum.is_monotonic = 2, draw(st.booleans())
-        points = metric.sum.data_points
-    else:
-        points = metric.gauge.data_points
-    for labels, ts, value in draw(st.lists(POINT, max_size=4)):
-        point = points.add(time_unix_nano=ts, start_time_unix_nano=7)
-        if isinstance(value, float):
-            point.as_double = value
-        else:
-            point.as_int = value
-        _label(point, labels)
-
-
-def _histogram(draw: Any, metric: Any) -> None:
-    metric.histogram.aggregation_temporality = 2
-    for labels, ts, counts in draw(st.lists(HISTOGRAM, max_size=2)):
-        point = metric.histogram.data_points.add(
-            time_unix_nano=ts, count=sum(counts), sum=1.5, min=0.1, max=9.0
-        )
-        point.bucket_counts.extend(counts)
-        point.explicit_bounds.extend(range(1, len(counts)))
-        _label(point, labels)
-
-
-def _label(point: Any, labels: dict[str, str]) -> None:
-    for key, value in labels.items():
-        point.attributes.add(key=key).value.string_value = value
-
-
-def general(body: bytes) -> Reading | None:
-    """What the general decoder says, where it takes the request whole."""
-    return ingest.read_points([body])[0]
-
 
 def layout_of(body: bytes) -> Layout | None:
     return Layout.of([body], ingest.read_points)[0]
-
-
-def same(one: Reading, other: Reading) -> bool:
-    return all(
-        np.array_equal(np.asarray(a).view(np.uint8), np.asarray(b).view(np.uint8))
-        for a, b in zip(one, other, strict=True)
-    )
-
-
-def renumbered(body: bytes, seed: int) -> bytes:
-    """The request with other numbers in it."""
-    rng = random.Random(seed)
-    request = ExportMetricsServiceRequest.FromString(body)
-    for part in request.resource_metrics:
-        for scope in part.scope_metrics:
-            for metric in scope.metrics:
-                for point in [*metric.gauge.data_points, *metric.sum.data_points]:
-                    point.time_unix_nano = rng.randrange(1, 2**62)
-                    if point.HasField("as_double"):
-                        point.as_double = rng.choice([0.0, -0.0, rng.random(), float("inf"), 1e300])
-                    else:
-                        point.as_int = rng.randrange(-(2**63), 2**63)
-                for held in metric.histogram.data_points:
-                    held.time_unix_nano, held.count = rng.randrange(1, 2**62), rng.randrange(2**40)
-                    held.sum, held.min, held.max = rng.random(), rng.random(), rng.random()
-                    held.bucket_counts[:] = [rng.randrange(2**40) for _ in held.bucket_counts]
-    return bytes(request.SerializeToString())
 
 
 @given(requests(), st.integers(0, 2**32))
@@ -168,7 +80,7 @@ def body_of(node: int, sweep: int, series: int = 8) -> bytes:
     points = part.scope_metrics.add().metrics.add(name="m").gauge.data_points
     for number in range(series):
         point = points.add(time_unix_nano=NOW + sweep, as_double=sweep + number / 8)
-        _label(point, {"gpu": str(number)})
+        label(point, {"gpu": str(number)})
     return bytes(request.SerializeToString())
 
 
@@ -210,7 +122,7 @@ def test_memory_is_bounded() -> None:
     for sweep in range(2):
         for node in range(400):
             layouts.learn([body_of(node, sweep)], ingest.read_points)
-    assert 0 < layouts.bytes <= limit
+    assert 0 < layouts.size <= limit
     assert layouts.read(body_of(399, 3)) is not None
     assert layouts.read(body_of(0, 3)) is None
 

@@ -331,7 +331,7 @@ def _refresh(known: list[Known], now: int, learned: _Learned) -> None:
     """Say now and then that the series of steady senders live."""
     for one in known:
         if now - one.layout.refreshed > LIVE // 4:
-            one.layout.refreshed = now
+            one.layout.refresh(now)
             learned.live.append((np.unique(one.reading.series), now))
 
 

@@ -45,29 +45,38 @@ Decode = Callable[[list[bytes]], list[Reading | None]]
 
 
 class Layout:
-    """Made by `Layout.of`.
+    """Made by `Layout.of`, or put together of pieces.
 
     Attributes:
+        series: of each row, shape (n,).
+        metric: of each row, shape (n,).
+        keep: which bits of a body have to be those of `rest`, shape (bytes,).
+        rest: the bytes that every such request has, zero where numbers are.
+        words: offsets of its numbers: times, reals, wholes, totals and buckets one after the other, ascending in each.
+        ends: how many words there are up to the end of each of these five kinds.
+        since: for each bucket the place of the first of its histogram.
+        row_time: which word is the time of each row, shape (n,).
+        row_value: which word behind the times is its value; one more than there are where that is always 1.
         refreshed: when its series were last told to be alive, Unix nanoseconds; kept by the caller.
         verdict: on a request that it reads: every point is stored.
         size: bytes that it holds.
     """
 
-    def __init__(self, body: bytes, points: Points, answer: Reading) -> None:
-        """Raises ValueError where the decoder's answer to the probe is not made of the request's own numbers."""
-        self.series, self.metric = answer.series, answer.metric
+    def __init__(
+        self,
+        rows: tuple[U64, NDArray[np.uint32], I64, I64],
+        bytes_: tuple[NDArray[np.uint8], bytes],
+        words: I64,
+        ends: list[int],
+        since: I64,
+    ) -> None:
+        self.series, self.metric, self.row_time, self.row_value = rows
+        self.keep, self.rest = bytes_
+        self.words, self.ends, self.since = words, ends, since
         self.refreshed = 0
-        self.verdict = Verdict(np.zeros(len(answer), np.uint8))
-        self._since = _since(points.buckets)
-        own = [points.times, *(numbers.at for numbers in points.numbers)]
-        self._ends = np.cumsum([len(places) for places in own]).tolist()
-        self._at = _bytes_at(np.concatenate(own))
-        self._keep = np.full(len(body), 255, np.uint8)
-        for places in (self._at, _bytes_at(points.unread)):
-            self._keep[places.ravel()] = 0
-        self._rest = (np.frombuffer(body, np.uint8) & self._keep).tobytes()
-        self._find_rows(points, answer)
-        self.size = 2 * len(body) + 80 * sum(len(numbers) for numbers in points.numbers) + 92 * len(answer)
+        self.verdict = Verdict(np.zeros(len(self.series), np.uint8))
+        self._at = _bytes_at(words)
+        self.size = 2 * len(self.rest) + 80 * len(words) + 92 * len(self.series)
 
     @classmethod
     def of(cls, bodies: Sequence[bytes], decode: Decode) -> list[Layout | None]:
@@ -89,24 +98,28 @@ class Layout:
         for (place, points), answer in zip(able, answers, strict=True):
             if answer is not None:
                 with contextlib.suppress(ValueError):
-                    layouts[place] = cls(bodies[place], points, answer)
+                    layouts[place] = _made(bodies[place], points, answer)
         return layouts
 
     def read(self, body: bytes) -> Reading | None:
         """The request's points, or None where it has another layout or a time that no Unix nanoseconds can be."""
         x = np.frombuffer(body, np.uint8)
-        if len(x) != len(self._keep) or (x & self._keep).tobytes() != self._rest:
+        if len(x) != len(self.keep) or (x & self.keep).tobytes() != self.rest:
             return None
         # "clip" spares numpy the search for offsets out of bounds: there are none.
         words = x.take(self._at, mode="clip").view("<i8").ravel()
-        ts = words[self._row_time]
+        ts = words[self.row_time]
         if ts.min() < 0:
             return None
-        return Reading(self.series, self.metric, ts, self._numbers(words)[self._row_value])
+        return Reading(self.series, self.metric, ts, self._numbers(words)[self.row_value])
+
+    def refresh(self, now: int) -> None:
+        """Its series were told to be alive."""
+        self.refreshed = now
 
     def _numbers(self, words: I64) -> NDArray[np.float64]:
         """All numbers, and behind them the one that each sample of ``target_info`` is."""
-        times, reals, wholes, totals, buckets = self._ends
+        times, reals, wholes, totals, buckets = self.ends
         found = np.empty(buckets - times + 1)
         found[-1] = 1.0
         found[: reals - times] = words[times:reals].view("<f8")
@@ -117,23 +130,39 @@ class Layout:
         found[wholes - times : totals - times] = unsigned[wholes:totals]
         running = np.zeros(buckets - totals + 1, np.uint64)
         np.cumsum(unsigned[totals:buckets], out=running[1:])
-        found[totals - times : -1] = running[1:] - running[self._since]
+        found[totals - times : -1] = running[1:] - running[self.since]
         return found
 
-    def _find_rows(self, points: Points, answer: Reading) -> None:
-        """For each row of the decoder: which of our numbers it is."""
-        own = np.concatenate([numbers.point for numbers in points.numbers])
-        # Point and value as one number that can be sorted; both are exact in a float.
-        known = own + 1j * _marks(points)
-        rows = (answer.ts - _TIME) + 1j * answer.value
-        order = np.argsort(known)
-        places = order[np.minimum(np.searchsorted(known[order], rows), len(order) - 1)]
-        one = answer.value == 1.0
-        if not (one | (known[places] == rows)).all():
-            raise ValueError("a row is not made of a number of the request")
-        places[one] = len(own)
-        self._row_value = places
-        self._row_time = answer.ts - _TIME
+
+def _made(body: bytes, points: Points, answer: Reading) -> Layout:
+    """Raises ValueError where the decoder's answer to the probe is not made of the request's own numbers."""
+    own = [points.times, *(numbers.at for numbers in points.numbers)]
+    words = np.concatenate(own)
+    keep = np.full(len(body), 255, np.uint8)
+    for places in (words, points.unread):
+        keep[_bytes_at(places).ravel()] = 0
+    return Layout(
+        (answer.series, answer.metric, answer.ts - _TIME, _values(points, answer)),
+        (keep, (np.frombuffer(body, np.uint8) & keep).tobytes()),
+        words,
+        np.cumsum([len(places) for places in own]).tolist(),
+        _since(points.buckets),
+    )
+
+
+def _values(points: Points, answer: Reading) -> I64:
+    """For each row of the decoder: which of our numbers it is."""
+    own = np.concatenate([numbers.point for numbers in points.numbers])
+    # Point and value as one number that can be sorted; both are exact in a float.
+    known = own + 1j * _marks(points)
+    rows = (answer.ts - _TIME) + 1j * answer.value
+    order = np.argsort(known)
+    places: I64 = order[np.minimum(np.searchsorted(known[order], rows), len(order) - 1)]
+    one = answer.value == 1.0
+    if not (one | (known[places] == rows)).all():
+        raise ValueError("a row is not made of a number of the request")
+    places[one] = len(own)
+    return places
 
 
 def _bytes_at(places: I64) -> I64:

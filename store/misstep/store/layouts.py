@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from misstep.store.layout import Decode, Layout, Reading
+from misstep.store.pieces import Pieces
 from misstep.store.walk import varint
 
 BYTES = 128 * 1024 * 1024
-"""Memory that layouts may take; the ones that were made longest ago go first."""
+"""Memory that layouts and their pieces may take, half of it each; the ones that were made longest ago go first."""
 
 _SENDERS = 100_000
 _NAME_BYTES = 512
@@ -52,16 +54,32 @@ class Layouts:
     """
 
     def __init__(self, limit: int = BYTES) -> None:
-        self._limit = limit
+        self._limit = limit // 2
+        self._lock = threading.Lock()
         self._layouts: dict[_Key, Layout] = {}
+        self._taken = 0
+        self._pieces = Pieces(limit - self._limit)
+        self._passing: dict[bytes, _Key] = {}
         self._tries: dict[bytes, _Tries] = {}
-        self.bytes = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that all of them take."""
+        return self._taken + self._pieces.size
 
     def read(self, body: bytes) -> Known | None:
-        """A request's points by the layout of one before it; None where there is none that fits."""
+        """A request's points by the layout of one before it, or by what is known of each of its metrics; else None."""
         key = len(body), _sender(body)
         layout = self._layouts.get(key)
         reading = layout.read(body) if layout is not None else None
+        if reading is not None:
+            if self._passing.get(key[1]) == key:
+                self._passing.pop(key[1], None)
+        else:
+            layout = self._pieces.layout(body)
+            reading = layout.read(body) if layout is not None else None
+            if layout is not None and reading is not None:
+                self._pass(key, layout)
         if layout is None or reading is None:
             return None
         tries = self._tries.get(key[1])
@@ -82,18 +100,33 @@ class Layouts:
             self._tries.pop(next(iter(self._tries)), None)
         if not due:
             return
-        for key, layout in zip(due, Layout.of(list(due.values()), decode), strict=True):
-            self._forget(key)
+        for (key, body), layout in zip(due.items(), Layout.of(list(due.values()), decode), strict=True):
+            with self._lock:
+                self._put(key, layout)
             if layout is not None:
-                self._layouts[key] = layout
-                self.bytes += layout.size
-        while self.bytes > self._limit:
+                self._pieces.learn(body, layout)
+
+    def _pass(self, key: _Key, layout: Layout) -> None:
+        """Keep what was put together until the sender's next request, which may look the same."""
+        with self._lock:
+            self._forget(self._passing.get(key[1], key))
+            self._passing[key[1]] = key
+            self._put(key, layout)
+
+    def _put(self, key: _Key, layout: Layout | None) -> None:
+        self._forget(key)
+        if layout is not None:
+            self._layouts[key] = layout
+            self._taken += layout.size
+        while self._taken > self._limit:
             self._forget(next(iter(self._layouts)))
 
     def _forget(self, key: _Key) -> None:
         layout = self._layouts.pop(key, None)
         if layout is not None:
-            self.bytes -= layout.size
+            self._taken -= layout.size
+            if self._passing.get(key[1]) == key:
+                self._passing.pop(key[1], None)
 
 
 def _sender(body: bytes) -> bytes:

@@ -6,7 +6,7 @@ Field numbers are those of opentelemetry/proto/metrics/v1/metrics.proto.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from misstep.store.columns import I64, owners, take_ranges
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _KNOWN = np.isin(np.arange(8), (_VARINT, _FIXED64, _BYTES, _FIXED32))
 _VARINT_BITS = 70
+_LENGTH_BYTES = 5
 
 
 class Numbers(NamedTuple):
@@ -114,25 +115,38 @@ def walk(bodies: Sequence[bytes]) -> list[Points | None]:
 
 def _inner(body: bytes, messages: list[tuple[int, int]], *numbers: int) -> list[tuple[int, int]]:
     """Start and end of the messages under these field numbers in messages, one after the other."""
-    found = []
-    for at, end in messages:
-        while at < end:
-            key, at = varint(body, at)
-            wire = key & 7
-            if wire == _BYTES:
-                size, at = varint(body, at)
-                if key >> 3 in numbers:
-                    found.append((at, at + size))
-                at += size
-            elif wire == _VARINT:
-                _, at = varint(body, at)
-            elif wire in (_FIXED64, _FIXED32):
-                at += 8 if wire == _FIXED64 else 4
-            else:
-                raise ValueError("a group")
+    return [
+        (start, stop)
+        for at, end in messages
+        for key, start, stop in fields(body, at, end)
+        if key & 7 == _BYTES and key >> 3 in numbers
+    ]
+
+
+def fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Key (number and wire type) of each field of a message, and where its value starts and ends.
+
+    Raises:
+        ValueError: a field is a group, or longer than the message.
+        IndexError: the bytes end within a key or a length.
+    """
+    while at < end:
+        key, start = varint(body, at)
+        wire = key & 7
+        if wire == _BYTES:
+            size, behind = varint(body, start)
+            if behind - start > _LENGTH_BYTES:
+                raise ValueError("a length of too many bytes")
+            start, at = behind, behind + size
+        elif wire == _VARINT:
+            _, at = varint(body, start)
+        elif wire in (_FIXED64, _FIXED32):
+            at = start + (8 if wire == _FIXED64 else 4)
+        else:
+            raise ValueError("a group")
         if at > end:
             raise ValueError("a field that is longer than its message")
-    return found
+        yield key, start, at
 
 
 def varint(body: bytes, at: int) -> tuple[int, int]:
