@@ -9,33 +9,54 @@ import numpy as np
 from misstep.store.blocks import NEVER, Block, ragged
 from misstep.store.columns import I64
 from misstep.store.promql.errors import too_many
-from misstep.store.promql.labels import I32
 from misstep.store.promql.matrix import F64
 from misstep.store.promql.steps import Steps
+from misstep.store.promql.timelines import stretches
 from misstep.store.recent import Part
 
+_AT_ONCE = 1 << 15
+"""Samples that are copied at a time: their indexes stay in the cache."""
 
-def samples(parts: Sequence[Part], start: int, end: int, limit: int) -> tuple[I32, I64, F64]:
-    """Row, time and value of all samples with start < ts <= end, by row and time.
+
+def samples(parts: Sequence[Part], start: int, end: int, limit: int) -> tuple[I64, I64, F64]:
+    """How many samples with start < ts <= end each series has; their times and values, by series and time.
 
     Raises:
         QueryError: there are more than `limit`.
     """
     found = [_between(part, start, end) for part in parts]
-    total = sum(int(sizes.sum()) for _, sizes in found)
+    nothing = np.zeros(0, np.int64)
+    sizes = np.concatenate([nothing, *(own for _, own in found)])
+    total = int(sizes.sum())
     if total > limit:
         raise too_many()
-    row, ts, value = np.empty(total, np.int32), np.empty(total, np.int64), np.empty(total)
+    ts, value = np.empty(total, np.int64), np.empty(total)
     at = 0
-    for part, (first, sizes) in zip(parts, found, strict=True):
-        index = ragged(first, sizes)
-        some = slice(at, at + len(index))
-        row[some] = np.repeat(np.arange(part.chosen.start, part.chosen.stop, dtype=np.int32), sizes)
-        # With mode="raise" numpy would copy once more; no index is outside.
-        np.take(part.block.ts, index, out=ts[some], mode="clip")
-        np.take(part.block.values, index, out=value[some], mode="clip")
+    for part, (first, own) in zip(parts, found, strict=True):
+        some = slice(at, at + int(own.sum()))
+        _copy(part.block, first, own, ts[some], value[some])
         at = some.stop
-    return row, ts, value
+    return sizes, ts, value
+
+
+def _copy(block: Block, first: I64, sizes: I64, ts: I64, value: F64) -> None:
+    """Samples of some series one after the other: where some in a row have as many each, without an index of each sample."""
+    ends = np.cumsum(sizes)
+    most = max(_AT_ONCE * len(sizes) // max(len(ts), 1), 1)
+    at = 0
+    for begin in range(0, len(sizes), most):
+        rows = slice(begin, begin + most)
+        own, to = sizes[rows], slice(at, int(ends[rows][-1]))
+        size = int(own[0])
+        if size and (own == size).all():
+            ts[to].reshape(-1, size)[...] = stretches(block.ts, size)[first[rows]]
+            value[to].reshape(-1, size)[...] = stretches(block.values, size)[first[rows]]
+        elif to.stop > to.start:
+            index = ragged(first[rows], own)
+            # With mode="raise" numpy would copy once more; no index is outside.
+            np.take(block.ts, index, out=ts[to], mode="clip")
+            np.take(block.values, index, out=value[to], mode="clip")
+        at = to.stop
 
 
 def newest(parts: Sequence[Part], rows: int, steps: Steps, lookback: int, limit: int) -> tuple[F64, I64]:

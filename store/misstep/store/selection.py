@@ -72,9 +72,10 @@ def samples(reader: Reader, known: Known, start: int, end: int, limit: int) -> S
     """
     if not len(known.ids) or end <= start:
         nothing = np.zeros(0, np.int64)
-        return Selection(Labels.none(0), nothing.astype(np.int32), nothing, np.zeros(0))
+        return Selection(Labels.none(0), nothing, nothing, np.zeros(0))
     labels, row_of = distinct(known.labels)
-    return Selection(labels, *_samples(reader, known, row_of, labels.size, start, end, limit))
+    row, ts, value = _samples(reader, known, row_of, labels.size, start, end, limit)
+    return Selection(labels, np.bincount(row, minlength=labels.size), ts, value)
 
 
 def sorted_samples(reader: Reader, known: Known, start: int, end: int, limit: int) -> tuple[I32, I64, F64]:

@@ -21,7 +21,7 @@ CHOOSING = frozenset({"topk", "bottomk", "limitk", "limit_ratio"})
 """Those whose answer is some of the rows that they were given."""
 
 _MOST = 1 << 63
-_AT_ONCE = 1 << 18
+_AT_ONCE = 1 << 15
 """Cells of a matrix that are reduced together: what is made of them stays in the cache."""
 Rows = slice | NDArray[np.intp]
 

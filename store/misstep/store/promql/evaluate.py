@@ -182,7 +182,7 @@ class Evaluator:
         found = self._select(node, ends, self._options.lookback)
         if not len(found.value):
             return Labels.none(0), np.zeros((0, ends.number)), np.zeros((0, ends.number), np.int64)
-        w = Windows(found.labels, False, found.row, found.ts, found.value, ends, self._options.lookback)
+        w = Windows(found.labels, False, *found[1:], ends, self._options.lookback)
         times = np.where(w.hi > w.lo, w.last(found.ts), ends.times() - self._options.lookback)
         return found.labels, np.asarray(w.last(found.value), np.float64), times
 
@@ -196,22 +196,24 @@ class Evaluator:
         if not inner.number:
             empty = Vector.empty(1)
             nothing = np.zeros(0, np.int64)
-            return Windows(
-                empty.labels, False, nothing.astype(np.int32), nothing, np.zeros(0), ends, node.window
-            )
+            return Windows(empty.labels, False, nothing, nothing, np.zeros(0), ends, node.window)
         found = self.vector(node.inner, inner)
-        row, column = np.nonzero(found.present)
+        _, column = np.nonzero(found.present)
         selection = Selection(
-            found.labels, row.astype(np.int32), inner.times()[column], found.values[row, column]
+            found.labels,
+            np.count_nonzero(found.present, axis=1),
+            inner.times()[column],
+            found.values[found.present],
         )
         return self._windows(selection, found.nameless, ends, node.window)
 
     def _windows(self, found: Selection, nameless: Bool | bool, ends: Steps, window: int) -> Windows:
-        labels, row, ts, value = found
+        labels, sizes, ts, value = found
         stale = value.view(np.uint64) == STALE
         if stale.any():
-            row, ts, value = row[~stale], ts[~stale], value[~stale]
-        return Windows(labels, nameless, row, ts, value, ends, window)
+            row = np.repeat(np.arange(len(sizes)), sizes)[~stale]
+            sizes, ts, value = np.bincount(row, minlength=len(sizes)), ts[~stale], value[~stale]
+        return Windows(labels, nameless, sizes, ts, value, ends, window)
 
     def _select(self, node: Selector, ends: Steps, window: int) -> Selection:
         self._options.check()

@@ -150,8 +150,7 @@ def window_sums(w: Windows) -> F64:
 def _differences(w: Windows, flat: F64) -> tuple[F64, Bool]:
     """Sums as differences of running sums, and which of them may be wrong in the digits that are shown."""
     # Around the mean of its series a running sum stays small, and so does what rounding takes from it.
-    sizes = np.bincount(w.row, minlength=w.labels.size)
-    mean = np.bincount(w.row, flat, w.labels.size) / np.maximum(sizes, 1)
+    mean = np.bincount(w.row, flat, w.labels.size) / np.maximum(w.sizes, 1)
     running = np.zeros(len(flat) + 1, np.longdouble)
     np.cumsum(flat - mean[w.row], dtype=np.longdouble, out=running[1:])
     counts = w.counts

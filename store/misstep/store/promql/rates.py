@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,56 @@ from misstep.store.promql import sums
 from misstep.store.promql.errors import failed
 from misstep.store.promql.labels import I64, Bool
 from misstep.store.promql.matrix import F64, Vector
-from misstep.store.promql.windows import Windows, padded, ragged
+from misstep.store.promql.windows import ALL, Rows, Windows, padded, ragged
 
 _SECOND = 1e9
+_CAREFUL = 1 + 1e-9
+"""What rounding may take from a number that decides whether another one is worked out."""
+
+
+class _Edges(NamedTuple):
+    """How windows lie about their samples, in seconds; shape (T, S) all.
+
+    Attributes:
+        sampled: from the first sample to the last.
+        to_start: how far the difference is stretched before the first, of what may fall below zero.
+        to_end: how far behind the last.
+    """
+
+    sampled: F64
+    to_start: F64
+    to_end: F64
+
+    @classmethod
+    def of(cls, w: Windows, some: slice = ALL) -> _Edges:
+        """The edges of some timelines."""
+        ends = w.ends.times()
+        begin, end = w.edges(some)
+        sampled = (end - begin) / _SECOND
+        between = sampled / np.maximum(w.upto[some] - w.since[some] - 1, 1)
+        to_start = (begin - (ends - w.length)) / _SECOND
+        to_end = (ends - end) / _SECOND
+        threshold = between * 1.1
+        between /= 2
+        np.copyto(to_start, between, where=to_start >= threshold)
+        np.copyto(to_end, between, where=to_end >= threshold)
+        return cls(sampled, to_start, to_end)
+
+    def factor(self, seconds: float) -> F64:
+        """By what the difference grows; in the order in which Prometheus adds and divides."""
+        found = self.to_start + self.sampled
+        found += self.to_end
+        found /= self.sampled
+        if seconds:
+            found /= seconds
+        return found
+
+    def at_zero(self, cells: tuple[I64, I64], value: F64, found: F64) -> _Edges:
+        """Those of some cells whose counter, going on like this, would have been below zero at the start."""
+        sampled, to_start, to_end = (table[cells] for table in self)
+        to_zero = sampled * (value / found)
+        np.minimum(to_start, to_zero, out=to_start, where=value >= 0)
+        return _Edges(sampled, to_start, to_end)
 
 
 def extrapolated(w: Windows, *, counter: bool, per_second: bool) -> Vector:
@@ -22,49 +69,49 @@ def extrapolated(w: Windows, *, counter: bool, per_second: bool) -> Vector:
     https://github.com/prometheus/prometheus/blob/main/promql/functions.go, extrapolatedRate, says how far.
     """
     lost = _resets_between(w) if counter else None
-    found = np.empty(w.counts.shape)
+    seconds = w.length / _SECOND if per_second else 0.0
+    stretch = _Stretch(_Edges.of(w), seconds) if w.shared else None
+    found = np.empty(w.shape)
     for rows in w.row_blocks():
-        part = found[rows]
-        first_value, last_value = w.first(w.values, rows), w.last(w.values, rows)
-        begin, end = w.first(w.ts, rows), w.last(w.ts, rows)
-        np.subtract(last_value, first_value, out=part)
+        part, first_value = found[rows], w.first(w.values, rows)
+        np.subtract(w.last(w.values, rows), first_value, out=part)
         if lost is not None:
             part += lost[rows]
-        factor = _stretch(w, rows, begin, end, (first_value, part) if counter else None)
-        if per_second:
-            factor /= w.length / _SECOND
-        part *= factor
-    return w.vector(found, w.counts >= 2)
+        if stretch is None:
+            own = _Stretch(_Edges.of(w, rows), seconds)
+            own.apply(part, first_value if counter else None, np.arange(len(part)))
+        else:
+            stretch.apply(part, first_value if counter else None, w.timeline[rows])
+    return w.vector(found, w.each(w.upto - w.since >= 2))
 
 
-def _stretch(w: Windows, rows: slice, begin: I64, end: I64, counter: tuple[F64, F64] | None) -> F64:
-    """By what the difference between two samples grows up to the edges of its window.
+class _Stretch:
+    """What differences are multiplied with."""
 
-    Args:
-        w: the windows; `rows` are meant.
-        rows: some of them.
-        begin: times of the first samples.
-        end: times of the last.
-        counter: first values and differences of what cannot fall below zero.
-    """
-    ends = w.ends.times()
-    sampled = (end - begin) / _SECOND
-    between = sampled / np.maximum(w.counts[rows] - 1, 1)
-    to_start = (begin - (ends - w.length)) / _SECOND
-    to_end = (ends - end) / _SECOND
-    threshold = between * 1.1
-    between /= 2
-    np.copyto(to_start, between, where=to_start >= threshold)
-    np.copyto(to_end, between, where=to_end >= threshold)
-    if counter is not None:
-        value, found = counter
-        to_zero = sampled * (value / found)
-        np.minimum(to_start, to_zero, out=to_start, where=(found > 0) & (value >= 0))
-    # In the order in which Prometheus adds them.
-    to_start += sampled
-    to_start += to_end
-    to_start /= sampled
-    return to_start
+    def __init__(self, edges: _Edges, seconds: float) -> None:
+        self._edges, self._seconds = edges, seconds
+        self._factor = edges.factor(seconds)
+        self._reach = edges.to_start / edges.sampled * _CAREFUL
+
+    def apply(self, found: F64, first: F64 | None, timeline: I64) -> None:
+        """Stretch differences in place, shape (rows, S).
+
+        Args:
+            found: the differences.
+            first: first values of what cannot fall below zero.
+            timeline: of each row.
+        """
+        factor = self._factor[timeline]
+        if first is not None:
+            # One comparison tells nearly all from those few that begin near zero.
+            near = self._reach[timeline] * found >= first
+            near &= found > 0
+            cells = np.flatnonzero(near)
+            if len(cells):
+                row, step = np.divmod(cells, near.shape[1])
+                edges = self._edges.at_zero((timeline[row], step), first.flat[cells], found.flat[cells])
+                factor.flat[cells] = edges.factor(self._seconds)
+        found *= factor
 
 
 def instant(w: Windows, *, per_second: bool) -> Vector:
@@ -132,17 +179,22 @@ def _resets_between(w: Windows) -> F64 | None:
     if len(w.values) < 2:
         return None
     before = w.values[:-1]
-    fell = (w.values[1:] < before) & (w.row[1:] == w.row[:-1])
+    fell = w.values[1:] < before
+    fell[w.begins[(w.begins > 0) & (w.begins < len(w.values))] - 1] = False
     if not fell.any():
         return None
     lost = np.where(fell, before, 0.0)
-    if not np.isfinite(lost).all():
-        # One infinite value would spoil the running sum of every series behind it.
-        infinite = np.concatenate([[0], np.cumsum(np.isinf(lost))])
-        running = np.concatenate([[0.0], np.cumsum(np.where(np.isinf(lost), 0.0, lost), dtype=np.longdouble)])
-        return np.where(_between(w, infinite) > 0, np.inf, _between(w, running).astype(np.float64))
-    running = np.concatenate([[0.0], np.cumsum(lost, dtype=np.longdouble)])
-    return _between(w, running).astype(np.float64)
+    rows = np.unique(np.searchsorted(w.begins, np.flatnonzero(fell), "right") - 1)
+    found = np.zeros(w.shape)
+    if np.isfinite(lost).all():
+        running = np.concatenate([[0.0], np.cumsum(lost, dtype=np.longdouble)])
+        found[rows] = _between(w, running, rows)
+        return found
+    # One infinite value would spoil the running sum of every series behind it.
+    infinite = np.concatenate([[0], np.cumsum(np.isinf(lost))])
+    running = np.concatenate([[0.0], np.cumsum(np.where(np.isinf(lost), 0.0, lost), dtype=np.longdouble)])
+    found[rows] = np.where(_between(w, infinite, rows) > 0, np.inf, _between(w, running, rows))
+    return found
 
 
 def _counted(w: Windows, marks: Bool) -> Vector:
@@ -151,11 +203,10 @@ def _counted(w: Windows, marks: Bool) -> Vector:
     return w.vector(found.astype(np.float64), w.counts > 0)
 
 
-def _between(w: Windows, running: NDArray[Any]) -> NDArray[Any]:
+def _between(w: Windows, running: NDArray[Any], rows: Rows = ALL) -> NDArray[Any]:
     """From the first sample of a window to its last; `running[i]` is the sum over the pairs before sample i."""
-    most = len(running) - 1
-    found = running[np.clip(w.hi - 1, 0, most)] - running[np.minimum(w.lo, most)]
-    return np.where(w.counts > 0, found, 0)
+    found = w.last(running, rows) - w.first(running, rows)
+    return np.where(w.counts[rows] > 0, found, 0)
 
 
 def _regression(w: Windows, origin: I64 | None) -> tuple[F64, F64]:

@@ -23,13 +23,13 @@ class Selection(NamedTuple):
 
     Attributes:
         labels: one row a series.
-        row: which series a sample is of, shape (n,).
-        ts: Unix nanoseconds, shape (n,).
-        value: shape (n,); the stale NaN included.
+        sizes: how many samples each series has.
+        ts: Unix nanoseconds, flat.
+        value: flat; the stale NaN included.
     """
 
     labels: Labels
-    row: NDArray[np.int32]
+    sizes: I64
     ts: I64
     value: F64
 
@@ -72,12 +72,11 @@ class Memory:
     """
 
     def __init__(self, labels: Labels, row: NDArray[np.int32], ts: I64, value: F64) -> None:
-        self._all = Selection(labels, row, ts, value)
+        self._labels, self._row, self._ts, self._values = labels, row, ts, value
 
     def select(self, matchers: Sequence[Matcher], start: int, end: int, limit: int) -> Selection:
         """See `Source`."""
-        labels, row, ts, value = self._all
-        wanted = matching(labels, matchers)
-        place = np.cumsum(wanted) - 1
-        chosen = wanted[row] & (ts > start) & (ts <= end)
-        return Selection(labels.take(wanted), place[row[chosen]].astype(np.int32), ts[chosen], value[chosen])
+        wanted = matching(self._labels, matchers)
+        chosen = wanted[self._row] & (self._ts > start) & (self._ts <= end)
+        sizes = np.bincount(self._row[chosen], minlength=len(wanted))[wanted]
+        return Selection(self._labels.take(wanted), sizes, self._ts[chosen], self._values[chosen])

@@ -16,9 +16,8 @@ LOOP_MOST = 512
 
 def add(total: F64, lost: F64, value: F64) -> None:
     """Add `value` to `total` in place, and what rounding took away to `lost`."""
-    fresh = total + value
-    part = fresh - total
-    lost += (total - (fresh - part)) + (value - part)
+    fresh, away = _both(total, value)
+    lost += away
     total[...] = fresh
 
 
@@ -29,16 +28,27 @@ def settled(total: F64, lost: F64) -> F64:
 
 def down(matrix: F64) -> F64:
     """Sum over axis 0, in halves: log2(n) steps, each for whole blocks of rows."""
-    total, lost = matrix, np.zeros_like(matrix)
+    total, lost = matrix, None
     while len(total) > 1:
         half = len(total) // 2
-        upper, kept = total[:half].copy(), lost[:half] + lost[half : 2 * half]
-        add(upper, kept, total[half : 2 * half])
+        fresh, away = _both(total[:half], total[half : 2 * half])
+        kept = away if lost is None else lost[:half] + lost[half : 2 * half] + away
         if len(total) % 2:
-            kept[0] += lost[-1]
-            add(upper[0], kept[0], total[-1])
-        total, lost = upper, kept
-    return settled(total[0], lost[0])
+            kept[0] += 0.0 if lost is None else lost[-1]
+            add(fresh[0], kept[0], total[-1])
+        total, lost = fresh, kept
+    return settled(total[0], np.zeros(()) if lost is None else lost[0])
+
+
+def _both(one: F64, other: F64) -> tuple[F64, F64]:
+    """The sum of two, and what rounding took away."""
+    fresh = one + other
+    part = fresh - one
+    away = fresh - part
+    np.subtract(one, away, out=away)
+    np.subtract(other, part, out=part)
+    away += part
+    return fresh, away
 
 
 def stretches(values: F64, begins: I64, lengths: I64) -> F64:

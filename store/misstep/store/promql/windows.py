@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from misstep.store.promql import timelines
 from misstep.store.promql.labels import I64, Bool, Labels
 from misstep.store.promql.matrix import F64, Vector
 from misstep.store.promql.steps import Steps
 
 ALL = slice(None)
+Rows = slice | I64
 _CACHED = 1 << 14
 """Windows of which functions make several arrays at a time."""
 BLOCK = 2_000_000
@@ -27,51 +29,91 @@ BLOCK = 2_000_000
 class Windows:
     """The windows of n series at S steps.
 
+    Bounds depend on times alone, so they are worked out for each of T timelines, as offsets within a series.
+
     Attributes:
         labels: of the n series; `nameless` as in `Vector`.
+        sizes: samples of each series, shape (n,).
+        begins: index of each one's first sample, shape (n,).
         ts: flat times, nanoseconds.
         values: flat values.
-        lo: shape (n, S), index of the first sample of a window.
-        hi: shape (n, S), index behind its last.
         ends: where the windows end.
         length: how long they are.
+        timeline: of each series, shape (n,); its own number where no two series share one.
+        since: offset of the first sample of a window, shape (T, S).
+        upto: offset behind its last.
     """
 
     def __init__(
         self,
         labels: Labels,
         nameless: Bool | bool,
-        row: NDArray[np.int32],
+        sizes: I64,
         ts: I64,
         values: F64,
         ends: Steps,
         length: int,
     ) -> None:
         self.labels, self.nameless = labels, nameless
-        self.ts, self.values = ts, values
-        self.row = row
+        self.sizes, self.ts, self.values = sizes, ts, values
         self.ends, self.length = ends, length
-        sizes = np.bincount(row, minlength=labels.size)
-        self.begins: I64 = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-        self.lo, self.hi = self._bounds()
+        self.begins: I64 = np.cumsum(sizes) - sizes
+        self.timeline, self._leaders = timelines.distinct(ts, self.begins, sizes)
+        self.since, self.upto = self._bounds()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, S)."""
+        return self.labels.size, self.ends.number
+
+    @functools.cached_property
+    def row(self) -> I64:
+        """The series of each sample, flat."""
+        return np.repeat(np.arange(self.labels.size), self.sizes)
+
+    @functools.cached_property
+    def lo(self) -> I64:
+        """Index of the first sample of each window, shape (n, S)."""
+        return self._index(self.since, ALL)
+
+    @functools.cached_property
+    def hi(self) -> I64:
+        """Index behind the last one."""
+        return self._index(self.upto, ALL)
 
     @functools.cached_property
     def counts(self) -> I64:
         """Samples in each window, shape (n, S)."""
-        return self.hi - self.lo
+        return self.each(self.upto - self.since)
+
+    def each(self, table: NDArray[Any]) -> NDArray[Any]:
+        """What a table of timelines says of each series."""
+        return table[self.timeline] if self.shared else table
+
+    @property
+    def shared(self) -> bool:
+        """Whether series share timelines."""
+        return len(self._leaders) < self.labels.size
 
     @functools.cached_property
     def longest(self) -> int:
         """The most samples in a window."""
         return int(self.counts.max()) if self.counts.size else 0
 
-    def first(self, array: NDArray[Any], rows: slice = ALL) -> NDArray[Any]:
+    def first(self, array: NDArray[Any], rows: Rows = ALL) -> NDArray[Any]:
         """What a flat array holds for the first sample of each window; anything where there is none."""
-        return self._at(array, self.lo[rows])
+        return _at(array, self._index(self.since, rows))
 
-    def last(self, array: NDArray[Any], rows: slice = ALL, *, back: int = 0) -> NDArray[Any]:
+    def last(self, array: NDArray[Any], rows: Rows = ALL, *, back: int = 0) -> NDArray[Any]:
         """The same for the last sample, or one so many before it."""
-        return self._at(array, self.hi[rows] - (1 + back))
+        index = self._index(self.upto, rows)
+        index -= 1 + back
+        return _at(array, index)
+
+    def edges(self, of: slice = ALL) -> tuple[I64, I64]:
+        """Times of the first and of the last sample of the windows of timelines, shape (T, S) both."""
+        begins = self.begins[self._leaders[of]][:, None]
+        return _at(self.ts, self.since[of] + begins), _at(self.ts, self.upto[of] + (begins - 1))
 
     def row_blocks(self) -> Iterator[slice]:
         """Some series at a time: what is made of their windows stays in the cache."""
@@ -79,10 +121,9 @@ class Windows:
         for begin in range(0, self.labels.size, most):
             yield slice(begin, begin + most)
 
-    def _at(self, array: NDArray[Any], index: I64) -> NDArray[Any]:
-        if not len(array):
-            return np.zeros(index.shape, array.dtype)
-        return np.take(array, index, mode="clip")
+    def _index(self, offsets: I64, rows: Rows) -> I64:
+        chosen = offsets[self.timeline[rows] if self.shared else rows]
+        return chosen + self.begins[rows][:, None]
 
     def vector(self, values: F64, present: Bool, *, nameless: bool = True) -> Vector:
         """What a function made of the windows."""
@@ -102,7 +143,7 @@ class Windows:
         ends, length = self.ends, self.length
         if not ends.step or ends.number == 1:
             one = ends._replace(number=1, step=max(ends.step, 1))
-            shape = (self.labels.size, ends.number)
+            shape = (len(self._leaders), ends.number)
             lo, hi = self._upto(one.shifted(-length)), self._upto(one)
             return np.broadcast_to(lo, shape), np.broadcast_to(hi, shape)
         behind, rest = divmod(length, ends.step)
@@ -112,13 +153,20 @@ class Windows:
         return self._upto(ends.shifted(-length)), self._upto(ends)
 
     def _upto(self, ends: Steps) -> I64:
-        """The index behind the last sample that is not later than each end, shape (n, count)."""
-        width = ends.number + 1
-        cell = (self.ts - ends.start + ends.step - 1) // ends.step
+        """The offset behind the last sample that is not later than each end, shape (T, count)."""
+        width, number, sizes = ends.number + 1, len(self._leaders), self.sizes[self._leaders]
+        ts = self.ts[ragged(self.begins[self._leaders], sizes)[0]] if self.shared else self.ts
+        cell = (ts - ends.start + ends.step - 1) // ends.step
         np.clip(cell, 0, ends.number, out=cell)
-        cell += self.row.astype(np.int64) * width
-        found = np.bincount(cell, minlength=self.labels.size * width).reshape(self.labels.size, width)
-        return np.cumsum(found[:, : ends.number], axis=1) + self.begins[:, None]
+        cell += np.repeat(np.arange(number) * width, sizes)
+        found = np.bincount(cell, minlength=number * width).reshape(number, width)
+        return np.cumsum(found[:, : ends.number], axis=1)
+
+
+def _at(array: NDArray[Any], index: I64) -> NDArray[Any]:
+    if not len(array):
+        return np.zeros(index.shape, array.dtype)
+    return np.take(array, index, mode="clip")
 
 
 def ragged(lo: I64, lengths: I64) -> tuple[I64, I64]:
