@@ -30,6 +30,21 @@ def test_a_rank_that_waits_is_in_a_collective_and_the_missing_one_is_not() -> No
     assert not [one for one in missing.collectives if one.open]
 
 
+def test_a_call_is_over_when_its_entry_says_so_whatever_the_status_of_its_group_says() -> None:
+    """Read on a busy machine 0.3 s after the last call came to its end."""
+    text = dump("ended_unnoted", 0)
+    assert json.loads(text)["pg_status"]["0"]["last_completed_collective"] == "6"
+    found = recorder.read([text])
+    assert found.by_group() == {"0": Position(9, 9), "1": Position(5, 5)}
+    assert not [one for one in found.collectives if one.open]
+
+
+def test_what_nccl_says_of_a_group_stands() -> None:
+    """Its entries say late, when its watchdog has looked, and those of coalesced calls never."""
+    held = json.loads(dump("ended_unnoted", 0).replace(b"gloo:", b"nccl:"))
+    assert recorder.read([json.dumps(held).encode()]).by_group()["0"] == Position(9, 6)
+
+
 @pytest.mark.parametrize("newest", [1, 2, 7, 19, 20, 21])
 def test_the_newest_are_those_at_the_end_of_the_whole(newest: int) -> None:
     whole = recorder.read([dump("healthy", 0)]).collectives

@@ -3,6 +3,9 @@
 A Gloo entry never leaves ``scheduled``: that it is over shows in ``retired``. An NCCL entry that is retired without
 having completed has failed or timed out. `pg_id` counts a process's own groups and means nothing elsewhere, so
 groups go by name. Whatever is missing or of another type is left out, never guessed.
+
+Two threads end Gloo's calls, and the last that writes into ``pg_status`` wins: on a busy machine it tells for as long as
+the rank makes no other call that the one before was the last to end. Entries tell each their own end.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any, NamedTuple
 
 NEWEST = 200
 """Entries that are decoded of a ring of 2,000 or more: 1 ms where all of it would take ten."""
-_VERSION = "2"
+_VERSION, _NCCL = "2", "nccl:"
 _HEAD, _ENTRY = b'"entries":[', b'{"collective_seq_id":'
 _STATES = frozenset(("scheduled", "started", "completed"))
 
@@ -89,11 +92,16 @@ def read(texts: Iterable[bytes], newest: int = NEWEST) -> Trace:
             unknown.append(version or "none")
             continue
         positions |= _positions(held.get("pg_status"))
+        calls: dict[str, list[Collective]] = {}
         for entry in _dicts(held.get("entries")):
             one = _collective(entry)
             if one is not None:
-                collectives.append(one)
-                names[str(entry.get("pg_id"))] = one.group
+                calls.setdefault(str(entry.get("pg_id")), []).append(one)
+        for id, mine in calls.items():
+            collectives += mine
+            names[id] = mine[-1].group
+            if id in positions and not mine[-1].operation.startswith(_NCCL):
+                positions[id] = positions[id]._replace(completed=_ended(mine))
     collectives.sort(key=lambda one: (one.created, one.record))
     return Trace(collectives, positions, names, tuple(unknown))
 
@@ -164,7 +172,7 @@ def _collective(entry: Mapping[str, Any]) -> Collective | None:
 def _state(entry: Mapping[str, Any], operation: str) -> str:
     state, retired = str(entry.get("state", "")), bool(entry.get("retired"))
     if retired and state != "completed":
-        return "failed" if operation.startswith("nccl:") else "completed"
+        return "failed" if operation.startswith(_NCCL) else "completed"
     return state if state in _STATES else "scheduled"
 
 
@@ -176,6 +184,11 @@ def _positions(held: object) -> dict[str, Position]:
         for id, one in held.items()
         if isinstance(one, dict)
     }  # fmt: skip
+
+
+def _ended(calls: list[Collective]) -> int:
+    """Up to which of a group's calls all came to their end, by the entries of the newest."""
+    return min((one.sequence - 1 for one in calls if one.open), default=max(one.sequence for one in calls))
 
 
 def _number(value: object) -> int:
