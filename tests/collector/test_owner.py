@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from misstep.collector import sock_diag
 from misstep.collector.owner import connection_owner, is_loopback, port_holder
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -24,6 +25,7 @@ FIN_WAIT = "   7: 0100007F:9C40 0100007F:1DEF 05 00000000:00000000 00:00000000 0
 ORPHAN = "   7: 0100007F:9C40 0100007F:1DEF 01 00000000:00000000 00:00000000 00000000     0        0 0 1 0000000000000000"
 MAPPED = "   2: 0000000000000000FFFF00000100007F:9C40 0000000000000000FFFF00000100007F:1DEF 01 00000000:00000000 00:00000000 00000000  1001        0 81233 1"
 SIX = "   2: 00000000000000000000000001000000:9C40 00000000000000000000000001000000:1DEF 01 00000000:00000000 00:00000000 00000000  1001        0 81233 1"
+ESTABLISHED_STATE = 1
 CLIENT, SERVER = ("127.0.0.1", 40000), ("127.0.0.1", 7663)
 
 
@@ -67,6 +69,28 @@ def test_a_real_connection_is_ours(family: socket.AddressFamily) -> None:
             accepted, _ = listener.accept()
             with accepted:
                 assert connection_owner(ours, theirs) == os.geteuid()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_the_kernel_is_asked_for_one_socket(family: socket.AddressFamily) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(family) as client:
+        port = listener.getsockname()[1]
+        try:
+            client.connect(("127.0.0.1" if family == socket.AF_INET else "::ffff:127.0.0.1", port))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        ours, theirs = ("127.0.0.1", client.getsockname()[1]), ("127.0.0.1", port)
+        found = sock_diag.find(ours, theirs)
+        if found is None:
+            pytest.skip("the kernel does not say")
+        assert found == (ESTABLISHED_STATE, os.geteuid(), os.fstat(client.fileno()).st_ino)
+        accepted, _ = listener.accept()
+        with accepted:
+            client.close()
+            gone = sock_diag.find(ours, theirs)
+            assert gone is None or gone.state != ESTABLISHED_STATE
+            assert connection_owner(ours, theirs) is None
+    assert sock_diag.find(theirs, ours) is None
 
 
 def test_the_holder_of_a_port_is_named() -> None:

@@ -1,4 +1,4 @@
-"""Whose a local TCP connection is, and who holds a port: `/proc/net/tcp` and `/proc/net/tcp6`.
+"""Whose a local TCP connection is, and who holds a port: asked of the kernel, or read in `/proc/net/tcp` and `/proc/net/tcp6`.
 
 Format: https://docs.kernel.org/networking/proc_net_tcp.html. Addresses are hexadecimal words in the
 machine's byte order, ports hexadecimal numbers; the fields that we read are local (1), remote (2),
@@ -12,7 +12,10 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-_ESTABLISHED = b"01"
+from misstep.collector import sock_diag
+
+PROC_NET = Path("/proc/net")
+_ESTABLISHED = 1
 _LISTEN = b"0A"
 _TRIES = 3
 
@@ -36,15 +39,24 @@ def is_loopback(address: str) -> bool:
 
 
 def connection_owner(
-    client: tuple[str, int], server: tuple[str, int], *, folder: Path = Path("/proc/net")
+    client: tuple[str, int], server: tuple[str, int], *, folder: Path = PROC_NET
 ) -> int | None:
     """The user whose process opened the connection from `client` to `server`, both ends on this machine.
 
-    Only a row that is ESTABLISHED with an inode counts: a client that has closed already shows uid 0.
+    Only a socket that is ESTABLISHED with an inode counts: a client that has closed already shows uid 0.
+
+    Args:
+        client: address and port of the one end.
+        server: of the other.
+        folder: tables to read, which takes milliseconds, where the kernel does not answer.
 
     Returns:
         The uid, or None where it cannot be told.
     """
+    # Tables that are no kernel's are read alone.
+    found = sock_diag.find(client, server) if folder == PROC_NET else None
+    if found is not None:
+        return found.uid if found.state == _ESTABLISHED and found.inode != 0 else None
     # The kernel hands the table out page by page; a row may be missed while other connections come and go.
     for _ in range(_TRIES):
         for name, needle in _needles(client, server):
@@ -52,7 +64,7 @@ def connection_owner(
             at = table.find(needle)
             if at >= 0:
                 fields = table[at : table.find(b"\n", at)].split()
-                state, uid, inode = fields[2], int(fields[6]), int(fields[8])
+                state, uid, inode = int(fields[2], 16), int(fields[6]), int(fields[8])
                 return uid if state == _ESTABLISHED and inode != 0 else None
     return None
 
