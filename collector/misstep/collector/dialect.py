@@ -26,7 +26,7 @@ WAITING_LIMIT = 32
 SECONDS_LIMIT = 60.0
 """Of one question; then it is interrupted."""
 BODY_LIMIT = 1024 * 1024
-WHOLE_BYTES = 1 << 18
+WHOLE_BYTES = 1 << 20
 """An answer in pieces that is no longer than this goes out whole: each change of threads costs a millisecond under load."""
 _AGAIN = 0.25
 _log = logging.getLogger(__name__)
