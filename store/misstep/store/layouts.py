@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from misstep.store.layout import Decode, Layout, Reading
-from misstep.store.pieces import Pieces
+from misstep.store.template import Seen, Template, united
 from misstep.store.walk import varint
 
 BYTES = 128 * 1024 * 1024
-"""Memory that layouts and their pieces may take, half of it each; the ones that were made longest ago go first."""
+"""Memory that layouts and templates may take, half of it each; the ones that were made longest ago go first."""
 
+_UNITED_BYTES = 1024 * 1024
+"""Above this a template is begun anew; a sender may have a new metric every day."""
 _SENDERS = 100_000
 _NAME_BYTES = 512
 _WORTH = 64
@@ -22,10 +24,14 @@ _Key = tuple[int, bytes]
 """Length of a request, and its sender."""
 
 
-class Known(NamedTuple):
-    """A request that was read by a layout."""
+K = TypeVar("K")
+V = TypeVar("V", Layout, Template)
 
-    layout: Layout
+
+class Known(NamedTuple):
+    """A request that was read by a layout or a template."""
+
+    layout: Layout | Seen
     reading: Reading
 
 
@@ -46,6 +52,25 @@ class _Tries:
         return True
 
 
+class _Bounded(dict[K, V]):
+    """So many bytes of what has a size."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.size, self._limit = 0, limit
+
+    def put(self, key: K, one: V) -> None:
+        self.drop(key)
+        self[key] = one
+        self.size += one.size
+        while self.size > self._limit:
+            self.drop(next(iter(self)))
+
+    def drop(self, key: K) -> None:
+        old = self.pop(key, None)
+        self.size -= old.size if old is not None else 0
+
+
 class Layouts:
     """Reads what it can; what it cannot read it learns.
 
@@ -54,40 +79,32 @@ class Layouts:
     """
 
     def __init__(self, limit: int = BYTES) -> None:
-        self._limit = limit // 2
-        self._lock = threading.Lock()
-        self._layouts: dict[_Key, Layout] = {}
-        self._taken = 0
-        self._pieces = Pieces(limit - self._limit)
-        self._passing: dict[bytes, _Key] = {}
+        self._layouts: _Bounded[_Key, Layout] = _Bounded(limit // 2)
+        self._templates: _Bounded[bytes, Template] = _Bounded(limit // 2)
         self._tries: dict[bytes, _Tries] = {}
 
     @property
     def size(self) -> int:
         """Bytes that all of them take."""
-        return self._taken + self._pieces.size
+        return self._layouts.size + self._templates.size
 
     def read(self, body: bytes) -> Known | None:
-        """A request's points by the layout of one before it, or by what is known of each of its metrics; else None."""
+        """A request's points by the layout of one before it, or by what is known of its metrics; else None."""
         key = len(body), _sender(body)
         layout = self._layouts.get(key)
         reading = layout.read(body) if layout is not None else None
-        if reading is not None:
-            if self._passing.get(key[1]) == key:
-                self._passing.pop(key[1], None)
-        else:
-            layout = self._pieces.layout(body)
-            reading = layout.read(body) if layout is not None else None
-            if layout is not None and reading is not None:
-                self._pass(key, layout)
-        if layout is None or reading is None:
+        known = Known(layout, reading) if layout is not None and reading is not None else None
+        if known is None and (template := self._templates.get(key[1])) is not None:
+            read = template.read(body)
+            known = Known(*read) if read is not None else None
+        if known is None:
             return None
         tries = self._tries.get(key[1])
         if tries is not None:
             tries.hits += 1
             if tries.hits >= _WORTH:
                 self._tries.pop(key[1], None)
-        return Known(layout, reading)
+        return known
 
     def learn(self, bodies: Sequence[bytes], decode: Decode) -> None:
         """Requests were not read but decoded and accepted whole: take their layouts where that seems worth it."""
@@ -100,33 +117,27 @@ class Layouts:
             self._tries.pop(next(iter(self._tries)), None)
         if not due:
             return
-        for (key, body), layout in zip(due.items(), Layout.of(list(due.values()), decode), strict=True):
-            with self._lock:
-                self._put(key, layout)
-            if layout is not None:
-                self._pieces.learn(body, layout)
+        more = {key: self._united(key[1], body) for key, body in due.items()}
+        wanted = list(dict.fromkeys([*due.values(), *more.values()]))
+        made = dict(zip(wanted, Layout.of(wanted, decode), strict=True))
+        for key, body in due.items():
+            self._layouts.drop(key)
+            if (layout := made[body]) is not None:
+                self._layouts.put(key, layout)
+            if (layout := made[more[key]]) is not None:
+                with contextlib.suppress(ValueError, IndexError):
+                    self._templates.put(key[1], Template(more[key], layout))
 
-    def _pass(self, key: _Key, layout: Layout) -> None:
-        """Keep what was put together until the sender's next request, which may look the same."""
-        with self._lock:
-            self._forget(self._passing.get(key[1], key))
-            self._passing[key[1]] = key
-            self._put(key, layout)
-
-    def _put(self, key: _Key, layout: Layout | None) -> None:
-        self._forget(key)
-        if layout is not None:
-            self._layouts[key] = layout
-            self._taken += layout.size
-        while self._taken > self._limit:
-            self._forget(next(iter(self._layouts)))
-
-    def _forget(self, key: _Key) -> None:
-        layout = self._layouts.pop(key, None)
-        if layout is not None:
-            self._taken -= layout.size
-            if self._passing.get(key[1]) == key:
-                self._passing.pop(key[1], None)
+    def _united(self, sender: bytes, body: bytes) -> bytes:
+        """What the sender told before and tells now, as one request."""
+        template = self._templates.get(sender)
+        if template is None:
+            return body
+        try:
+            more = united(template.body, body)
+        except (ValueError, IndexError):
+            return body
+        return more if len(more) <= max(_UNITED_BYTES, len(body)) else body
 
 
 def _sender(body: bytes) -> bytes:
