@@ -15,7 +15,7 @@ _DEATH = frozenset(
 _MEMORY = _DEATH | {"worker.out_of_memory", "task.out_of_memory", "memory.growth"}
 _RAISED = frozenset({"task.raised", "actor.init_failed", "worker.init_failed", "driver.failed"})
 _RANK = frozenset({"rank.ended", "rank.follows", "ranks.log"})
-_STILL = frozenset({"ranks.wait", "ranks.stand", "ranks.log"})
+_STILL = frozenset({"ranks.wait", "ranks.stand", "ranks.log", "ranks.ras"})
 _DRIVER = frozenset({"driver.failed", "task.failed"})
 
 CAUSES = (

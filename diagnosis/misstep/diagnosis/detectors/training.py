@@ -9,7 +9,7 @@ from typing import Any
 
 from misstep.core import names, stacks
 from misstep.diagnosis import waits
-from misstep.diagnosis.detectors import collective_logs, progress
+from misstep.diagnosis.detectors import collective_logs, collective_ras, progress
 from misstep.diagnosis.detectors.driver import Outcome
 from misstep.diagnosis.detectors.processes import ending, exits, kernel_of, manner
 from misstep.diagnosis.observation import Evidence, Observation, of_rows
@@ -49,7 +49,14 @@ def observe(window: Window, team: Team) -> list[Observation]:
     found = _standing_still(window, team, first)
     found += _ended(team, ends, bool(found))
     found += [told for one in ends for told in _by_kernel(window, one)]
-    return found + (collective_logs.observe(window, frozenset({LINK})) if found else [])
+    return found + _beside(window, team, found) if found else []
+
+
+def _beside(window: Window, team: Team, found: list[Observation]) -> list[Observation]:
+    """What others say of it."""
+    links, pids = frozenset({LINK}), {member.pid: number for number, member in team.members.items()}
+    since = min(one.ts for one in found)
+    return collective_logs.observe(window, links) + collective_ras.observe(window, links, since, pids)
 
 
 def _by_kernel(window: Window, member: Member) -> list[Observation]:
