@@ -6,7 +6,7 @@ It only ever grows, in journal order, and reads each row of table `series` once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from misstep.store.columns import I64, U64
 from misstep.store.origin import BITS
-from misstep.store.promql.labels import NAME, Bool, Column, Labels
+from misstep.store.promql.labels import I32, NAME, Bool, Column, Labels
 from misstep.store.translation import label_name
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _QUERY = (
     "SELECT series_id, metric, coalesce(nullif(prometheus, ''), name) AS name, labels, seq FROM {series} "
-    "WHERE {news} ORDER BY seq, series_id"
+    "WHERE {news}"
 )
 
 
@@ -101,35 +101,38 @@ class SeriesIndex:
             self._marks[origin] = max(self._marks.get(origin, 0), newest)
         ids = rows["series_id"].to_numpy()
         # A series is told again after a restart, and by each collector; the first time counts.
-        fresh = np.array([id not in self._seen for id in ids.tolist()], np.bool_)
-        _, first = np.unique(ids, return_index=True)
-        once = np.zeros(len(ids), np.bool_)
-        once[first] = True
-        index = np.flatnonzero(fresh & once)
+        order = np.lexsort((ids, seqs))
+        _, first = np.unique(ids[order], return_index=True)
+        index = np.sort(order[first])
+        if self._seen:
+            index = index[[id not in self._seen for id in ids[index].tolist()]]
         if not len(index):
             return
-        rows = rows.take(pa.array(index)).combine_chunks()
-        self._seen.update(ids[index].tolist())
-        begin, self._size = self._size, self._size + len(index)
-        self._ids.put(begin, ids[index])
-        self._metrics.put(begin, rows["metric"].to_numpy())
-        self._seqs.put(begin, rows["seq"].to_numpy())
-        everyone = np.arange(begin, self._size)
-        self._columns[NAME].put(everyone, _flat(rows["name"]))
+        if len(index) < len(ids):
+            rows, ids, seqs = rows.take(pa.array(index)).combine_chunks(), ids[index], seqs[index]
+            order = np.lexsort((ids, seqs))
+        self._seen.update(ids.tolist())
+        begin, self._size = self._size, self._size + len(ids)
+        self._ids.put(begin, ids[order])
+        self._metrics.put(begin, rows["metric"].to_numpy()[order])
+        self._seqs.put(begin, seqs[order])
+        # Texts stay where they are: to put them in order costs more than all else.
+        place = np.empty(len(ids), np.int64)
+        place[order] = np.arange(begin, self._size)
+        self._columns[NAME].put(place, *_encoded(_flat(rows["name"])))
         labels = _flat(rows["labels"])
         offsets = labels.offsets.to_numpy()
-        owner = begin + np.repeat(np.arange(len(index)), np.diff(offsets))
+        owner = np.repeat(place, np.diff(offsets))
         self._put_labels(owner, labels.keys[offsets[0] : offsets[-1]], labels.items[offsets[0] : offsets[-1]])
 
     def _put_labels(self, owner: I64, keys: Any, values: Any) -> None:
-        encoded = pc.dictionary_encode(keys)
-        codes = encoded.indices.to_numpy()
-        names = encoded.dictionary.to_pylist()
+        codes, names = _encoded(keys)
+        value_codes, texts = _encoded(values)
         # Keys that become the same label are put in order, so that their values are joined in order.
         for code in sorted(range(len(names)), key=names.__getitem__):
             place = np.flatnonzero(codes == code)
             column = self._columns.setdefault(label_name(names[code]), _Dictionary())
-            column.put(owner[place], values.take(pa.array(place)))
+            column.put(owner[place], value_codes[place], texts)
 
 
 def _seen(seqs: I64, ends: Mapping[int, int]) -> Bool:
@@ -172,15 +175,17 @@ class _Dictionary:
     def column(self, size: int) -> Column:
         return Column(self._codes.upto(size), self._values)
 
-    def put(self, rows: I64, values: Any) -> None:
-        """Set the label of some series that have not been handed out yet."""
+    def put(self, rows: I64, values: I32, texts: Sequence[str]) -> None:
+        """Set the label of some series that have not been handed out yet; `values` are indexes into the texts."""
         if not len(rows):
             return
-        encoded = pc.dictionary_encode(values)
         codes = self._codes.reserve(int(rows.max()) + 1)
         taken = np.flatnonzero(codes[rows])
-        into = np.array([self._code(text or "") for text in encoded.dictionary.to_pylist()], np.int32)
-        fresh = into[encoded.indices.to_numpy()]
+        into = np.zeros(len(texts), np.int32)
+        into[values] = -1
+        used = np.flatnonzero(into)
+        into[used] = [self._code(texts[place]) for place in used.tolist()]
+        fresh = into[values]
         # Prometheus joins the values of keys that its labels cannot tell apart.
         for place in taken.tolist():
             both = f"{self._values[codes[rows[place]]]};{self._values[fresh[place]]}"
@@ -193,6 +198,12 @@ class _Dictionary:
             code = self._known[text] = len(self._values)
             self._values.append(text)
         return code
+
+
+def _encoded(texts: Any) -> tuple[I32, list[str]]:
+    """Texts as indexes into distinct ones."""
+    encoded = pc.dictionary_encode(texts, null_encoding="encode")
+    return encoded.indices.to_numpy(), [text or "" for text in encoded.dictionary.to_pylist()]
 
 
 def _flat(column: Any) -> Any:

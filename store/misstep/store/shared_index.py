@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _QUERY = (
     "SELECT series_id, metric, coalesce(nullif(prometheus, ''), name) AS name, labels, seq FROM {{series}} "
-    "WHERE {new} ORDER BY seq, series_id"
+    "WHERE {new}"
 )
 
 
