@@ -142,6 +142,19 @@ def test_a_rank_that_moves_from_function_to_function_is_given_half_a_minute(capt
     assert incident.data["opened_ns"] - incident.data["onset_ns"] >= 30 * SECOND
 
 
+def test_stacks_of_ranks_that_do_not_answer_do_not_show_that_they_stand_in_the_same_call(
+    captured: Captured,
+) -> None:
+    """On a machine that has no time for them: a job that gets on is found at the same line in many steps."""
+    replay = captured("torch_hang")
+    first = min(row.attributes[names.READING] for row in replay.rows if row.event == "torch.stack")
+    replay.rows = [
+        row._replace(state="silent") if row.event == "torch.reading" and row.attributes[names.READING] > first else row
+        for row in replay.rows
+    ]  # fmt: skip
+    assert told_after(replay) >= 30
+
+
 def in_a_barrier(replay: Any, *, before: int = 22) -> Any:
     """The same job, whose ranks wait in a barrier, as if so many of their calls had been all."""
     for place, row in enumerate(replay.rows):

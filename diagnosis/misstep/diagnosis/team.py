@@ -96,6 +96,16 @@ class Member:
             else None
         )
 
+    def stacks(self, since: int, until: int) -> list[Dump]:
+        """Its stacks between two moments, as far as it answered a reading of the same time or a later one.
+
+        Where it did not, its calls may have gone on from those that are known, and its stacks are of another one.
+        """
+        answered = [one for one in self.snapshots if one.ts <= until and (one.frozen or one.state not in ("silent", "gone"))]  # fmt: skip
+        readings = {one.row.attributes.get(names.READING, "") for one in answered}
+        last = max((one.ts for one in answered), default=until)
+        return [one for one in self.dumps if since <= one.ts <= until and (one.ts <= last or one.together in readings)]  # fmt: skip
+
     def standing(self, until: int, state: str = "") -> Standing:
         """As `waits` takes it."""
         held = self.at(until)

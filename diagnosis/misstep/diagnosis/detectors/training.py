@@ -225,7 +225,7 @@ def _told(fault: Fault, *, instead: bool) -> str:
 
 def _place(member: Member, wait: Wait, until: int) -> dict[str, Any]:
     """Where a rank stands in its code, and how surely it does not move there."""
-    dumps = [one for one in member.dumps if wait.since <= one.ts <= until and one.frames]
+    dumps = [one for one in member.stacks(wait.since, until) if one.frames]
     if not dumps:
         return {"standing": "", "steady": False, "held": False, "busy": False, "slow": False, "place": "", "function": ""}  # fmt: skip
     last = dumps[-1]
