@@ -140,3 +140,13 @@ def test_deleted_rows_are_forgotten(tmp_path: Path, otlp: Any) -> None:
     store.maintain()
     assert flat(instant(store.view(), "m0", T)) == []
     store.close()
+
+
+def test_series_are_learned_before_they_are_asked_for(tmp_path: Path, otlp: Any) -> None:
+    store = opened(tmp_path / "data")
+    otlp.send(store, "metrics", otlp.gauge("m0", *((T, 1.0, {"gpu": str(gpu)}) for gpu in range(3))))
+    assert store._series.size == 0
+    store.close()
+    again = Store.open(tmp_path / "data", StoreSettings(), clock=SettableClock(T))
+    again.close()
+    assert again._series.size == 3

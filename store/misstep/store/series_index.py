@@ -57,6 +57,11 @@ class SeriesIndex:
         self._columns: dict[str, _Dictionary] = {NAME: _Dictionary()}
         self._seen: set[int] = set()
 
+    @property
+    def size(self) -> int:
+        """How many series were learned."""
+        return self._size
+
     def known(self, reader: Reader) -> Known:
         """The series that a reader's position sees.
 

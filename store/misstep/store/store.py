@@ -1,6 +1,7 @@
 """The store: journal, hot tables and lake behind one door.
 
-Three threads besides the callers: one commits what waits and answers, one inserts into the hot tables, one seals.
+Three threads besides the callers: one commits what waits and answers, one inserts into the hot tables, one seals and
+learns what series there are.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from misstep.store.layouts import Known
 from misstep.store.limits import Limits
 from misstep.store.neighbours import Ask, Neighbours
 from misstep.store.place import Place
+from misstep.store.reader import Reader
 from misstep.store.recent import Recent
 from misstep.store.registry import Registry
 from misstep.store.request import Batch, Receipt, Waiting
@@ -360,6 +362,7 @@ class Store:
                 self._clock.sleep(1)
 
     def _seal_loop(self) -> None:
+        self._learn()
         while not self._stop.is_set():
             self._seal_now.wait(self._settings.seal_interval)
             self._seal_now.clear()
@@ -371,6 +374,15 @@ class Store:
                 # Whatever it was, the next try must come: without seals the journal fills the disk.
                 _log.warning("sealing failed, the journal keeps everything: %s", error)
                 self._counts["seal_errors"] += 1
+            self._learn()
+
+    def _learn(self) -> None:
+        """What series there are, before the first question about them, which would wait for it."""
+        index = self._all_series if self._hot.shared else self._series
+        try:
+            index.known(Reader(self._hot, None))
+        except (MisstepError, OSError, duckdb.Error, MemoryError) as error:
+            _log.warning("the series are learned with the next question: %s", error)
 
     def _flush(self, received: int) -> None:
         if self._threads:
