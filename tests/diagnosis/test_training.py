@@ -142,17 +142,25 @@ def test_a_rank_that_moves_from_function_to_function_is_given_half_a_minute(capt
     assert incident.data["opened_ns"] - incident.data["onset_ns"] >= 30 * SECOND
 
 
+def unanswered(replay: Any, body: str = "") -> Any:
+    """The same job on a machine that has no time for it: only the first reading of its standstill is answered."""
+    first = min(row.attributes[names.READING] for row in replay.rows if row.event == "torch.stack")
+    replay.rows = [
+        row._replace(state="silent", body=body or row.body) if row.event == "torch.reading" and row.attributes[names.READING] > first else row
+        for row in replay.rows
+    ]  # fmt: skip
+    return replay
+
+
 def test_stacks_of_ranks_that_do_not_answer_do_not_show_that_they_stand_in_the_same_call(
     captured: Captured,
 ) -> None:
-    """On a machine that has no time for them: a job that gets on is found at the same line in many steps."""
-    replay = captured("torch_hang")
-    first = min(row.attributes[names.READING] for row in replay.rows if row.event == "torch.stack")
-    replay.rows = [
-        row._replace(state="silent") if row.event == "torch.reading" and row.attributes[names.READING] > first else row
-        for row in replay.rows
-    ]  # fmt: skip
-    assert told_after(replay) >= 30
+    """A job that gets on is found at the same line in many steps."""
+    assert told_after(unanswered(captured("torch_hang"))) >= 30
+
+
+def test_ranks_that_do_not_answer_have_moved_where_their_status_counts_more_calls(captured: Captured) -> None:
+    assert unanswered(captured("torch_hang"), '{"groups":{"0":[40,39]}}').run(extra=40) == []
 
 
 def in_a_barrier(replay: Any, *, before: int = 22) -> Any:

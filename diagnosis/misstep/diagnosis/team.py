@@ -86,15 +86,19 @@ class Member:
         return max((one.begun.get(group, 0) for one in self.snapshots), default=0)
 
     def at(self, until: int) -> Snapshot | None:
-        """The newest reading up to a moment that it answered to; one that it did not says only that it is stopped."""
+        """The newest reading up to a moment that it answered to, or one that it did not and by which it has moved on.
+
+        Without an answer its numbers are those of its status, which torch may have told less well; else it says only
+        that it is stopped.
+        """
         held = [one for one in self.snapshots if one.ts <= until and one.state != "gone"]
-        frozen = bool(held) and held[-1].frozen
-        answered = [one for one in held if one.state != "silent"] or held
-        return (
-            answered[-1]._replace(frozen=frozen, ts=held[-1].ts if frozen else answered[-1].ts)
-            if answered
-            else None
-        )
+        if not held:
+            return None
+        answered = next((one for one in reversed(held) if one.state != "silent"), held[-1])
+        if any(held[-1].begun.get(group, 0) > number for group, number in answered.begun.items()):
+            return held[-1]
+        frozen = held[-1].frozen
+        return answered._replace(frozen=frozen, ts=held[-1].ts if frozen else answered.ts)
 
     def stacks(self, since: int, until: int) -> list[Dump]:
         """Its stacks between two moments, as far as it answered a reading of the same time or a later one.
