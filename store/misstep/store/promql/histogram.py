@@ -5,6 +5,7 @@ https://github.com/prometheus/prometheus/blob/main/promql/quantile.go says how v
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ class Cells(NamedTuple):
         histogram: which histogram each one is, shape (n,).
         step: at which step.
         bounds: upper bounds in order, shape (buckets,).
-        counts: cumulative, shape (n, buckets).
+        counts: cumulative, shape (buckets, n): what belongs to a bucket lies together.
     """
 
     histogram: I64
@@ -92,13 +93,12 @@ def _layouts(vector: Vector, of: I64, bounds: F64) -> Iterator[Cells]:
     for group, (begin, size) in enumerate(zip(begins.tolist(), sizes.tolist(), strict=True)):
         alike.setdefault(bounds[begin : begin + size].tobytes(), []).append(group)
     for groups in alike.values():
-        index = begins[groups][:, None] + np.arange(sizes[groups[0]])
-        # (histograms, buckets, steps) -> (histograms * steps, buckets)
-        counts = np.moveaxis(values[index], 1, 2).reshape(-1, index.shape[1])
-        there = np.moveaxis(present[index], 1, 2).reshape(-1, index.shape[1])
+        index = begins[groups] + np.arange(sizes[groups[0]])[:, None]
+        # (buckets, histograms, steps) -> (buckets, histograms * steps)
+        counts, there = (table[index].reshape(len(index), -1) for table in (values, present))
         histogram = np.repeat(np.array(groups), vector.steps)
         step = np.tile(np.arange(vector.steps), len(groups))
-        yield from _patterns(histogram, step, bounds[index[0]], counts, there)
+        yield from _patterns(histogram, step, bounds[index[:, 0]], counts, there)
 
 
 def _patterns(histogram: I64, step: I64, bounds: F64, counts: F64, there: Bool) -> Iterator[Cells]:
@@ -106,13 +106,13 @@ def _patterns(histogram: I64, step: I64, bounds: F64, counts: F64, there: Bool) 
     if there.all():
         yield Cells(histogram, step, *_coalesced(bounds, counts))
         return
-    packed = np.packbits(there, axis=1)
-    patterns, of = np.unique(packed, axis=0, return_inverse=True)
-    for number in range(len(patterns)):
+    packed = np.packbits(there, axis=0)
+    patterns, of = np.unique(packed, axis=1, return_inverse=True)
+    for number in range(patterns.shape[1]):
         cells = np.flatnonzero(of.ravel() == number)
-        kept = there[cells[0]]
+        kept = there[:, cells[0]]
         if kept.any():
-            yield Cells(histogram[cells], step[cells], *_coalesced(bounds[kept], counts[cells][:, kept]))
+            yield Cells(histogram[cells], step[cells], *_coalesced(bounds[kept], counts[np.ix_(kept, cells)]))
 
 
 def _coalesced(bounds: F64, counts: F64) -> tuple[F64, F64]:
@@ -120,26 +120,26 @@ def _coalesced(bounds: F64, counts: F64) -> tuple[F64, F64]:
     fresh = np.concatenate([[True], bounds[1:] != bounds[:-1]])
     if fresh.all():
         return bounds, counts
-    return bounds[fresh], np.add.reduceat(counts, np.flatnonzero(fresh), axis=1)
+    return bounds[fresh], np.add.reduceat(counts, np.flatnonzero(fresh), axis=0)
 
 
 def _quantiles(bounds: F64, counts: F64, q: F64) -> F64:
     if not np.isposinf(bounds[-1]) or len(bounds) < 2:
-        found = np.full(len(counts), np.nan)
+        found = np.full(counts.shape[1], np.nan)
     else:
         found = _interpolated(bounds, _monotonic(counts), q)
     return np.where(np.isnan(q), np.nan, np.where(q < 0, -np.inf, np.where(q > 1, np.inf, found)))
 
 
 def _interpolated(bounds: F64, counts: F64, q: F64) -> F64:
-    total = counts[:, -1]
+    total = counts[-1]
     rank = q * total
-    place = (counts[:, :-1] < rank[:, None]).sum(axis=1)
-    each = np.arange(len(counts))
+    place = np.count_nonzero(counts[:-1] < rank, axis=0)
+    each = np.arange(counts.shape[1])
     before = np.maximum(place - 1, 0)
     begin = np.where(place > 0, bounds[before], 0.0)
-    under = np.where(place > 0, counts[each, before], 0.0)
-    found = begin + (bounds[place] - begin) * ((rank - under) / (counts[each, place] - under))
+    under = np.where(place > 0, counts[before, each], 0.0)
+    found = begin + (bounds[place] - begin) * ((rank - under) / (counts[place, each] - under))
     if bounds[0] <= 0:
         found = np.where(place == 0, bounds[0], found)
     found = np.where(place == len(bounds) - 1, bounds[-2], found)
@@ -149,20 +149,16 @@ def _interpolated(bounds: F64, counts: F64, q: F64) -> F64:
 def _monotonic(counts: F64) -> F64:
     """Counts that never fall, small differences taken away: scrapes and rates are not atomic."""
     counts = counts.copy()
-    before = counts[:, 0].copy()
-    for place in range(1, counts.shape[1]):
-        now = counts[:, place]
+    for before, now in itertools.pairwise(counts):
         near = np.abs(now - before) < _SMALL * (np.abs(now) + np.abs(before))
-        kept = (now < before) | near
-        counts[:, place] = np.where(kept, before, now)
-        before = counts[:, place].copy()
+        np.copyto(now, before, where=(now < before) | near)
     return counts
 
 
 def _fractions(bounds: F64, counts: F64, lower: F64, upper: F64) -> F64:
-    total = counts[:, -1]
+    total = counts[-1]
     if not np.isposinf(bounds[-1]):
-        return np.full(len(counts), np.nan)
+        return np.full(counts.shape[1], np.nan)
     share = (_rank(bounds, counts, upper) - _rank(bounds, counts, lower)) / total
     share = np.where(lower >= upper, 0.0, share)
     return np.where((total == 0) | np.isnan(total) | np.isnan(lower) | np.isnan(upper), np.nan, share)
@@ -170,9 +166,9 @@ def _fractions(bounds: F64, counts: F64, lower: F64, upper: F64) -> F64:
 
 def _rank(bounds: F64, counts: F64, value: F64) -> F64:
     """How many observations lie below a value, one value a histogram."""
-    found = counts[:, -1].copy()
-    open_ = np.ones(len(counts), np.bool_)
-    under = np.zeros(len(counts))
+    found = counts[-1].copy()
+    open_ = np.ones(counts.shape[1], np.bool_)
+    under = np.zeros(counts.shape[1])
     for place, bound in enumerate(bounds.tolist()):
         begin = bounds[place - 1] if place else (0.0 if bound > 0 else -np.inf)
         at_edge = open_ & (begin >= value)
@@ -181,10 +177,10 @@ def _rank(bounds: F64, counts: F64, value: F64) -> F64:
         inside = open_ & (bound > value)
         if np.isneginf(begin):
             # Nothing can be told within a bucket without a beginning: all of it lies below.
-            part = counts[:, place]
+            part = counts[place]
         else:
-            part = under + (counts[:, place] - under) * ((value - begin) / (bound - begin))
+            part = under + (counts[place] - under) * ((value - begin) / (bound - begin))
         found = np.where(inside, part, found)
         open_ &= ~inside
-        under = counts[:, place]
-    return np.minimum(found, counts[:, -1])
+        under = counts[place]
+    return np.asarray(np.minimum(found, counts[-1]))
