@@ -36,19 +36,22 @@ class Known(NamedTuple):
 
 
 class _Tries:
-    """How often a sender's requests could not be read, and how often they have to fail before a layout is made."""
+    """How often a sender's requests could not be read, and how often they have to fail before a layout is made.
+
+    Twice at once: what the first request left out is mostly in the second.
+    """
 
     __slots__ = ("hits", "misses", "until")
 
     def __init__(self) -> None:
-        self.misses, self.until, self.hits = 0, 1, 0
+        self.misses, self.until, self.hits = 0, 0, 0
 
     def due(self) -> bool:
         """Count a miss; whether a layout is to be made now."""
         self.misses += 1
         if self.misses < self.until:
             return False
-        self.misses, self.hits, self.until = 0, 0, min(1024, 2 * self.until)
+        self.misses, self.hits, self.until = 0, 0, min(1024, max(1, 2 * self.until))
         return True
 
 
