@@ -17,7 +17,7 @@ from misstep.diagnosis.window import SECOND
 _PATIENCE = 5 * SECOND
 """A rank that sleeps at one line while the others wait: so long, or so many of the job's usual pauses."""
 _PAUSES = 5
-_HELD, _LONGER = 10 * SECOND, 20
+_HELD, _LONGER = 9 * SECOND, 18
 """The same for one that works in one function, where the job's pauses were so many times shorter; else, and for one that moves from function to function:"""
 _BUSY = 30 * SECOND
 _SLOW = 120 * SECOND
