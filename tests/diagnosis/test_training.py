@@ -407,6 +407,40 @@ def test_who_ended_well_before_the_others_is_blamed_for_their_lost_connections(c
     assert verdict(replay.run()) == [FAULTS["left"]]
 
 
+def test_ranks_that_end_well_one_after_the_other_wait_for_nobody(captured: Captured) -> None:
+    """Read last in the midst of their last call; on a busy machine it takes them seconds to end."""
+    replay = captured("torch_pause")
+    last, at = max(row.seq for row in replay.rows), max(row.received for row in replay.rows) + SECOND
+    for row in [row for row in replay.rows if row.event == "torch.rank" and len(row.body) > 2]:
+        number, pid = row.attributes[names.RANK], row.attributes[names.PID]
+        begun = [900, 899] if number == "0" else [890, 890]
+        end = at + (3 + 5 * (number == "0")) * SECOND
+        for event, state, ts, entity, body, more in (
+            (
+                "torch.reading",
+                "stopped",
+                at,
+                row.entity,
+                json.dumps({"groups": {"0": begun}}),
+                {names.RANK: number},
+            ),
+            (
+                "torch.reading",
+                "gone",
+                at + SECOND // 10,
+                row.entity,
+                json.dumps({"groups": {"0": begun}}),
+                {names.RANK: number},
+            ),
+            ("process.exit", "exited", end, row.attributes[names.PROCESS_ENTITY], "", {names.EXIT_CODE: "0"}),
+        ):
+            last += 1
+            replay.rows.append(row._replace(seq=last, row=0, ts=ts, received=ts, event=event, state=state, entity=entity, body=body, attributes={names.PID: pid} | more))  # fmt: skip
+    told: list[Incident] = []
+    replay.run(each=lambda _, incidents: told.extend(incidents))
+    assert told == []
+
+
 def logged(replay: Any, at: int) -> Any:
     """The same job, and lines of its ranks 0 and 1 at a time, as the agent tells of them."""
     last = replay.rows[-1]

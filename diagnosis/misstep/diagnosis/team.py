@@ -116,9 +116,9 @@ class Member:
         calls = {key: call for key, (call, _) in self.calls.items() if call.created <= until}
         if held is None:
             return Standing(0, {}, {}, calls, state or "alive")
-        return Standing(
-            held.ts, held.begun, held.done, calls, state or ("frozen" if held.frozen else "alive")
-        )
+        seen = [one for one in self.snapshots if one.ts <= until]
+        own = "gone" if seen[-1].state == "gone" else "frozen" if held.frozen else "alive"
+        return Standing(held.ts, held.begun, held.done, calls, state or own)
 
 
 class Team:

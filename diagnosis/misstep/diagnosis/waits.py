@@ -51,7 +51,8 @@ class Standing(NamedTuple):
         begun: by group, the sequence of its last call.
         done: by group, the sequence of the last one that came to its end.
         calls: the newest that are known, by group and sequence.
-        state: ``alive``, ``frozen`` (stopped by a signal), ``dead`` or ``left`` (it ended well).
+        state: ``alive``, ``frozen`` (stopped by a signal), ``dead``, ``left`` (it ended well) or ``gone`` (it is ending:
+            it waits for nobody, and what it called at last is not known).
     """
 
     seen: int
@@ -143,7 +144,7 @@ def pause(ranks: Mapping[int, Standing], group: str, before: int) -> int:
 
 def _unfinished(held: Standing) -> Iterable[tuple[str, int]]:
     """Of each group the first call that a rank is in."""
-    if held.state in ("dead", "left"):
+    if held.state in ("dead", "left", "gone"):
         return []
     return [(g, held.done.get(g, 0) + 1) for g, last in sorted(held.begun.items()) if last > held.done.get(g, 0)]  # fmt: skip
 
