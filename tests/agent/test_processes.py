@@ -285,6 +285,24 @@ def test_how_a_real_rank_ends_is_told(
     assert not [e for e in read_events(check().events) if e.attributes["process.pid"] == child.pid]
 
 
+def test_an_end_between_the_reading_of_ends_and_that_of_processes_is_told(
+    probe_of: Any, read_events: Any
+) -> None:
+    context, check, probe = probe_of()
+    child = subprocess.Popen(["sleep", "60"], env={**os.environ, "RANK": "3", "WORLD_SIZE": "8"})
+    until = time.monotonic() + 10
+    while context.workload.find(child.pid) is None and time.monotonic() < until:
+        check()  # a process that was just forked may not show its own environment yet
+    child.kill()
+    child.wait()
+    if not probe._exits.listening and not probe._exits._pidfds:
+        pytest.skip("this kernel does not tell")
+    out = Records(context.clock.now())
+    probe.check(out.now, out)
+    [ended] = [e for e in read_events(out.events) if e.attributes["process.pid"] == child.pid]
+    assert (ended.attributes["misstep.state"], ended.attributes["process.exit.signal"]) == ("killed", "SIGKILL")  # fmt: skip
+
+
 def test_an_end_that_nobody_tells_is_unknown_with_the_reason(
     ray: Any, probe_of: Any, read_events: Any
 ) -> None:

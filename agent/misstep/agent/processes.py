@@ -259,6 +259,8 @@ class ProcessProbe:
             watched.line = line  # a process that slept since then needs no second reading of its numbers
 
     def _missing(self, watched: _Watched, out: Records) -> None:
+        if self._exits.listening:
+            self._exits.drain()  # it may have ended since the ends of others were read
         ended = self._exits.lookup(watched.process.pid)
         watched.gone += 1
         if ended is not None or self._exits.listening or watched.gone >= _PATIENCE:
