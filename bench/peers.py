@@ -73,19 +73,19 @@ class Server(NamedTuple):
 
 
 def find(folder: Path) -> dict[str, str]:
-    """Paths of the peers' binaries by name; unpacks into `folder` where need be."""
+    """Paths of the peers' binaries by name: from the folder `BENCH_PEERS`, from `PATH`, or unpacked into `folder`."""
     found: dict[str, str] = {}
-    beside = Path(os.environ.get("BENCH_PEERS", folder / "peers"))
+    given, unpacked = os.environ.get("BENCH_PEERS"), folder / "peers"
     for name in (PROMETHEUS, VICTORIA):
-        path = beside / name
-        if not path.exists() and shutil.which(name) is None and _ARCHIVE.exists():
-            beside.mkdir(parents=True, exist_ok=True)
-            with tarfile.open(_ARCHIVE) as archive:
-                archive.extractall(beside, filter="data")
-        if path.exists():
-            found[name] = str(path)
-        elif (known := shutil.which(name)) is not None:
-            found[name] = known
+        path = shutil.which(name, path=given) if given else None
+        path = path or shutil.which(name)
+        if path is None and _ARCHIVE.exists():
+            if not unpacked.exists():
+                with tarfile.open(_ARCHIVE) as archive:
+                    archive.extractall(unpacked, filter="data")
+            path = shutil.which(name, path=str(unpacked))
+        if path is not None:
+            found[name] = path
         else:
             print(f"{name}: not found; put it on PATH or its folder into BENCH_PEERS", file=sys.stderr)
     return found
@@ -96,7 +96,7 @@ def versions(binaries: dict[str, str]) -> dict[str, str]:
     told = {}
     for name, path in binaries.items():
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        told[name] = (answer.stdout or answer.stderr).splitlines()[0]
+        told[name] = (answer.stdout.strip().splitlines() or ["says no version"])[0]
     return told
 
 
