@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from misstep.agent import __main__ as main
 from misstep.core.errors import SettingsError
+from misstep.lab.household import free_ports
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the agent needs Linux")
 
@@ -75,17 +75,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
-
-
 def start(tmp_path: Path, *arguments: str, code: str = "", **environment: str) -> subprocess.Popen[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MISSTEP_", "XDG_"))}
     command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "misstep.agent"]
     return subprocess.Popen(
-        [*command, "--data", str(tmp_path / "data"), "--port", str(free_port()), *arguments],
+        [*command, "--data", str(tmp_path / "data"), "--port", str(free_ports(1)[0]), *arguments],
         env={**clean, "HOME": str(tmp_path), "MISSTEP_AGENT_RAY_FOLDER": str(tmp_path / "ray"), **environment},
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,18 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from misstep.lab.household import free_ports
+
 POSTGRES_USER = "nobody"
 """PostgreSQL refuses to run as root."""
 
 
 def _free_port() -> int:
-    """A port outside Ray's range."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in range(10002, 20000):
-            return port
+    """A port that nobody gets by chance."""
+    return free_ports(1)[0]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,8 @@ from urllib.parse import urlencode
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from misstep.lab.household import free_ports
+
 TAPE = Path(__file__).parents[1] / "data" / "survival" / "node_lost.jsonl"
 SECOND = 1_000_000_000
 _RECORDED = "session_2026-11-20_09-49-30_276594_21621"
@@ -36,16 +37,6 @@ _STEP = 0.03
 _SPEED = 100
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z")
 _PATIENCE = 120.0
-
-
-def free_port() -> int:
-    """A port that stays ours as long as nobody takes a random one; outside Ray's range."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in range(10002, 20000):
-            return port
 
 
 class Tape:
@@ -93,11 +84,18 @@ class Household:
         self.ray = folder / "ray"
         self.ray.mkdir(parents=True)
         self.log = folder / "log"
-        self.collector_port, self.agent_port = free_port(), free_port()
+        self.collector_port, self.agent_port, otlp_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.collector_port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._arguments = {
-            "collector": ["--data", str(self.data), "--port", str(self.collector_port), "--otlp-port", "0"],
+            "collector": [
+                "--data",
+                str(self.data),
+                "--port",
+                str(self.collector_port),
+                "--otlp-port",
+                str(otlp_port),
+            ],
             "agent": ["--data", str(self.data), "--collector", self.url, "--port", str(self.agent_port)],
         }
 
