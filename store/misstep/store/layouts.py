@@ -36,15 +36,16 @@ class Known(NamedTuple):
 
 
 class _Tries:
-    """How often a sender's requests could not be read, and how often they have to fail before a layout is made.
+    """How often a sender's requests could not be read, and how often they have to fail before something is made of one.
 
-    Twice at once: what the first request left out is mostly in the second.
+    Twice at once: what the first request left out is mostly in the second. A layout of a single request is made only
+    where one was of use before.
     """
 
-    __slots__ = ("hits", "misses", "until")
+    __slots__ = ("hits", "misses", "steady", "until")
 
     def __init__(self) -> None:
-        self.misses, self.until, self.hits = 0, 0, 0
+        self.misses, self.until, self.hits, self.steady = 0, 0, 0, True
 
     def due(self) -> bool:
         """Count a miss; whether a layout is to be made now."""
@@ -53,6 +54,11 @@ class _Tries:
             return False
         self.misses, self.hits, self.until = 0, 0, min(1024, max(1, 2 * self.until))
         return True
+
+    def proven(self) -> bool:
+        """Whether a request has looked like one before it since this was asked; the first time that is believed."""
+        steady, self.steady = self.steady, False
+        return steady
 
 
 class _Bounded(dict[K, V]):
@@ -97,13 +103,13 @@ class Layouts:
         layout = self._layouts.get(key)
         reading = layout.read(body) if layout is not None else None
         known = Known(layout, reading) if layout is not None and reading is not None else None
+        steady = known is not None
         if known is None and (template := self._templates.get(key[1])) is not None:
             read = template.read(body)
             known = Known(*read) if read is not None else None
-        if known is None:
-            return None
         tries = self._tries.get(key[1])
-        if tries is not None:
+        if known is not None and tries is not None:
+            tries.steady |= steady
             tries.hits += 1
             if tries.hits >= _WORTH:
                 self._tries.pop(key[1], None)
@@ -112,20 +118,23 @@ class Layouts:
     def learn(self, bodies: Sequence[bytes], decode: Decode) -> None:
         """Requests were not read but decoded and accepted whole: take their layouts where that seems worth it."""
         due: dict[_Key, bytes] = {}
+        alone = []
         for body in bodies:
             key = len(body), _sender(body)
-            if key not in due and self._tries.setdefault(key[1], _Tries()).due():
+            tries = self._tries.setdefault(key[1], _Tries())
+            if key not in due and tries.due():
                 due[key] = body
+                alone += [body] if tries.proven() else []
         while len(self._tries) > _SENDERS:
             self._tries.pop(next(iter(self._tries)), None)
         if not due:
             return
         more = {key: self._united(key[1], body) for key, body in due.items()}
-        wanted = list(dict.fromkeys([*due.values(), *more.values()]))
+        wanted = list(dict.fromkeys([*alone, *more.values()]))
         made = dict(zip(wanted, Layout.of(wanted, decode), strict=True))
         for key, body in due.items():
             self._layouts.drop(key)
-            if (layout := made[body]) is not None:
+            if (layout := made.get(body)) is not None:
                 self._layouts.put(key, layout)
             if (layout := made[more[key]]) is not None:
                 with contextlib.suppress(ValueError, IndexError):

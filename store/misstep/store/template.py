@@ -24,8 +24,13 @@ _RESOURCE, _SCOPE, _METRIC, _NAME = 0x0A, 0x12, 0x12, 0x0A
 _FAMILIES = {5: 0, 7: 1, 9: 2}
 """The fields of a metric that hold points, in the order in which the decoder tells their points."""
 
-_Slot = tuple[bytes, bytes, int, bytes]
-"""What a resource and a scope say besides their metrics, and of one of these its length and name."""
+_NEVER = (9, -1)
+"""The turn of a metric without points."""
+
+_Context = tuple[bytes, bytes]
+"""What a resource and a scope say besides their metrics."""
+_Key = tuple[int, bytes]
+"""Length and name of a metric."""
 
 
 class Section(NamedTuple):
@@ -72,10 +77,11 @@ class Template:
         """Raises ValueError or IndexError where its metrics cannot be told apart."""
         self._layout = layout
         found = [(part, span) for part in sections(body) for span in part.metrics]
-        self._slots = {_slot(part, body, span): number for number, (part, span) in enumerate(found)}
-        if len(self._slots) < len(found):
-            raise ValueError("two metrics that look alike")
-        self._families = [_family(body, span) for _, span in found]
+        self._slots: dict[_Context, dict[_Key, int]] = {}
+        for number, (part, span) in enumerate(found):
+            shelf = self._slots.setdefault((part.resource, part.scope), {})
+            if shelf.setdefault(_key(body, span), number) != number:
+                raise ValueError("two metrics that look alike")
         edges = [0, *(edge for _, span in found for edge in span), len(body)]
         self._chunks = [body[a:b] for a, b in itertools.pairwise(edges)]
         starts = np.array([start for _, (start, _) in found])
@@ -83,8 +89,9 @@ class Template:
         told = np.flatnonzero(layout.row_value == layout.ends[-1] - layout.ends[0])
         self._targets = {found[self._owner[row]][0].resource: row for row in told.tolist()}
         self._owner[told] = -1
-        owners, rows = np.unique(self._owner, return_index=True)
-        self._first = dict(zip(owners.tolist(), rows.tolist(), strict=True))
+        rows = dict(zip(*(c.tolist() for c in np.unique(self._owner, return_index=True)), strict=True))
+        turns = [(_family(body, span), rows.get(number, -1)) for number, (_, span) in enumerate(found)]
+        self._turns = [turn if turn[1] >= 0 else _NEVER for turn in turns]
         self._tied = _tied(layout.series, self._owner)
         self._beats = np.zeros(len(found), np.int64)
         self.size = layout.size + len(body) + 8 * len(layout.series) + 500 * len(found)
@@ -119,19 +126,23 @@ class Template:
 
     def _filled(self, body: bytes) -> tuple[bytes, NDArray[np.bool_], dict[bytes, int]] | None:
         """The template with the metrics of a request, which of them there are, and the first row of each resource."""
-        chunks = self._chunks.copy()
-        present = [False] * len(self._families)
+        chunks, turns = self._chunks.copy(), self._turns
+        present = [False] * len(turns)
         first: dict[bytes, tuple[int, int]] = {}
-        for part in sections(body):
-            for span in part.metrics:
-                slot = self._slots[_slot(part, body, span)]
+        for resource, scope, metrics in sections(body):
+            shelf = self._slots[resource, scope]
+            best = first.get(resource, _NEVER)
+            for span in metrics:
+                slot = shelf[_key(body, span)]
                 if present[slot]:
                     return None
                 present[slot] = True
-                chunks[2 * slot + 1] = body[slice(*span)]
-                row, family = self._first.get(slot, -1), self._families[slot]
-                if row >= 0 and (part.resource not in first or family < first[part.resource][0]):
-                    first[part.resource] = family, row
+                chunks[2 * slot + 1] = body[span[0] : span[1]]
+                # Of one family the one that comes first in the request.
+                if turns[slot][0] < best[0]:
+                    best = turns[slot]
+            if best is not _NEVER:
+                first[resource] = best
         if not first:
             return None
         return b"".join(chunks), np.array(present), {resource: row for resource, (_, row) in first.items()}
@@ -165,11 +176,11 @@ def united(known: bytes, body: bytes) -> bytes:
     Raises:
         ValueError, IndexError: one of them cannot be taken apart.
     """
-    held: dict[bytes, dict[bytes, dict[_Slot, bytes]]] = {}
+    held: dict[bytes, dict[bytes, dict[_Key, bytes]]] = {}
     for request in (known, body):
         for part in sections(request):
             metrics = held.setdefault(part.resource, {}).setdefault(part.scope, {})
-            metrics.update((_slot(part, request, span), request[slice(*span)]) for span in part.metrics)
+            metrics.update((_key(request, span), request[slice(*span)]) for span in part.metrics)
     return b"".join(
         _framed(
             _RESOURCE,
@@ -183,23 +194,31 @@ def united(known: bytes, body: bytes) -> bytes:
     )
 
 
-def _parts(body: bytes, start: int, end: int, wanted: int) -> tuple[list[tuple[int, int]], bytes]:
-    """The messages under a key, and all else that is there."""
-    found, rest, behind = [], [], start
-    for key, begin, stop in fields(body, start, end):
-        if key == wanted:
-            found.append((begin, stop))
+def _parts(body: bytes, at: int, end: int, wanted: int) -> tuple[list[tuple[int, int]], bytes]:
+    """The messages under a key of one byte, and all else that is there."""
+    found, rest = [], []
+    while at < end:
+        if body[at] == wanted:
+            size, start = body[at + 1], at + 2
+            if size > 127:
+                _, start, stop = next(fields(body, at, end))
+            else:
+                stop = start + size
+            found.append((start, stop))
         else:
-            rest.append(body[behind:stop])
-        behind = stop
+            _, _, stop = next(fields(body, at, end))
+            rest.append(body[at:stop])
+        at = stop
+    if at > end:
+        raise ValueError("a field that is longer than its message")
     return found, b"".join(rest)
 
 
-def _slot(part: Section, body: bytes, span: tuple[int, int]) -> _Slot:
+def _key(body: bytes, span: tuple[int, int]) -> _Key:
     start, end = span
     if end - start < 2 or body[start] != _NAME or body[start + 1] > 127:
         raise ValueError("a metric that does not begin with a short name")
-    return part.resource, part.scope, end - start, body[start + 2 : start + 2 + body[start + 1]]
+    return end - start, body[start + 2 : start + 2 + body[start + 1]]
 
 
 def _family(body: bytes, span: tuple[int, int]) -> int:
