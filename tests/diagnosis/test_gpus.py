@@ -383,6 +383,7 @@ def test_what_a_user_without_privileges_could_not_read_stands_in_the_verdict(rep
         ),
         ("host", "ok", "", ""),
         ("training_logs", "off", "no training job runs on this machine", ""),
+        ("nccl_ras", "off", "no rank uses NCCL 2.28.7 or newer", ""),
     ):
         told = {"misstep.source": source, "misstep.source.reason": reason, "misstep.source.remedy": remedy}
         story.add(2, "source.state", host, state, more=told)
@@ -391,7 +392,7 @@ def test_what_a_user_without_privileges_could_not_read_stands_in_the_verdict(rep
     unseen = {gap["source"]: (gap["reason"], gap["remedy"]) for gap in incident.to_dict()["unseen"]}
     assert unseen["kernel_log"] == (shut, "sudo misstep agent")
     assert unseen["processes"][0].startswith("environment of 4")
-    assert not unseen.keys() & {"host", "training_logs"}
+    assert not unseen.keys() & {"host", "training_logs", "nccl_ras"}
 
 
 @pytest.mark.parametrize(

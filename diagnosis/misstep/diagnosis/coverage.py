@@ -81,7 +81,7 @@ class Coverage:
     def _is_absent(self, source: str) -> bool:
         """Whether no machine ever had what a source of training jobs reads."""
         rows = self._by_source()[source]
-        return source.startswith(("torch_", "training_")) and all(
+        return source.startswith(("torch_", "training_", "nccl_")) and all(
             row.state == "off" and not row.session for row in rows
         )
 
