@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -131,6 +132,24 @@ def test_a_time_that_is_made_of_the_first_point_is_of_the_request_s_first_point(
     found, expected = read(template_of([early]), body), general(body)
     assert found is not None and expected is not None and alike(found, expected)
     assert sorted(found.ts.tolist())[-2:] == [NOW + 99, NOW + 99]  # the point and its target_info
+
+
+def test_two_metrics_that_tell_of_one_series_are_read_apart_and_left_to_the_general_way_together() -> None:
+    more = body_of(1, 1, [1]), ExportMetricsServiceRequest.FromString(body_of(1, 2, [1]))
+    del more[1].resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points[2:]
+    template = template_of([more[0], more[1].SerializeToString()])
+    for body in (more[0], more[1].SerializeToString()):
+        found, expected = read(template, body), general(body)
+        assert found is not None and expected is not None and alike(found, expected)
+    assert read(template, united(more[0], more[1].SerializeToString())) is None
+
+
+@pytest.mark.parametrize("damaged", [b"\x0a\x02\x0a\x7f", b"\x0a\x04\x12\x02\x0a\x7f", b"\x12\x02\x0a\x7f"])
+def test_what_stands_with_no_metric_is_looked_at_by_the_general_way(damaged: bytes) -> None:
+    body = body_of(1, 0, [1, 2])
+    template = template_of([body])
+    assert read(template, body) is not None
+    assert read(template, body + damaged) is None
 
 
 def test_that_series_live_is_told_of_those_that_came() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from misstep.collector.refusal import Refusal
+from misstep.store.walk import digits, framed
 
 PROTOBUF = b"application/x-protobuf"
 JSON = b"application/json"
@@ -33,9 +34,9 @@ def status(refusal: Refusal, media: bytes) -> bytes:
     text = refusal.message[:_TEXT_LIMIT]
     if media == JSON:
         return msgspec.json.encode({"code": code_of(refusal), "message": text})
-    body = b"\x08" + _varint(code_of(refusal)) + _field(2, text.encode())
+    body = b"\x08" + digits(code_of(refusal)) + framed(2, text.encode())
     if refusal.retry_after:
-        body += _field(3, _retry_info(refusal.retry_after))
+        body += framed(3, _retry_info(refusal.retry_after))
     return body
 
 
@@ -48,23 +49,11 @@ def success(signal: str, rejected: int, warning: str, media: bytes) -> bytes:
         return msgspec.json.encode({"partialSuccess": told} if told else {})
     if not rejected and not text:
         return b""
-    number = b"\x08" + _varint(rejected) if rejected else b""
-    return _field(1, number + (_field(2, text.encode()) if text else b""))
+    number = b"\x08" + digits(rejected) if rejected else b""
+    return framed(1, number + (framed(2, text.encode()) if text else b""))
 
 
 def _retry_info(seconds: int) -> bytes:
     """A ``google.protobuf.Any`` that holds a ``google.rpc.RetryInfo``."""
-    info = _field(1, b"\x08" + _varint(seconds))
-    return _field(1, b"type.googleapis.com/google.rpc.RetryInfo") + _field(2, info)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 127:
-        found.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*found, number])
+    info = framed(1, b"\x08" + digits(seconds))
+    return framed(1, b"type.googleapis.com/google.rpc.RetryInfo") + framed(2, info)

@@ -24,8 +24,8 @@ _Key = tuple[int, bytes]
 """Length of a request, and its sender."""
 
 
-K = TypeVar("K")
-V = TypeVar("V", Layout, Template)
+_K = TypeVar("_K")
+_V = TypeVar("_V", Layout, Template)
 
 
 class Known(NamedTuple):
@@ -61,21 +61,21 @@ class _Tries:
         return steady
 
 
-class _Bounded(dict[K, V]):
+class _Bounded(dict[_K, _V]):
     """So many bytes of what has a size."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.size, self._limit = 0, limit
 
-    def put(self, key: K, one: V) -> None:
+    def put(self, key: _K, one: _V) -> None:
         self.drop(key)
         self[key] = one
         self.size += one.size
         while self.size > self._limit:
             self.drop(next(iter(self)))
 
-    def drop(self, key: K) -> None:
+    def drop(self, key: _K) -> None:
         old = self.pop(key, None)
         self.size -= old.size if old is not None else 0
 

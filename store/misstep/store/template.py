@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from misstep.store.columns import I64, U64
 from misstep.store.layout import Layout, Reading
 from misstep.store.verdict import Verdict
-from misstep.store.walk import fields
+from misstep.store.walk import fields, framed
 
 _RESOURCE, _SCOPE, _METRIC, _NAME = 0x0A, 0x12, 0x12, 0x0A
 """Keys of ``resource_metrics``, ``scope_metrics``, ``metrics`` and ``name``: number and wire type in one byte."""
@@ -182,11 +182,13 @@ def united(known: bytes, body: bytes) -> bytes:
             metrics = held.setdefault(part.resource, {}).setdefault(part.scope, {})
             metrics.update((_key(request, span), request[slice(*span)]) for span in part.metrics)
     return b"".join(
-        _framed(
-            _RESOURCE,
+        framed(
+            _RESOURCE >> 3,
             resource
             + b"".join(
-                _framed(_SCOPE, scope + b"".join(_framed(_METRIC, metric) for metric in metrics.values()))
+                framed(
+                    _SCOPE >> 3, scope + b"".join(framed(_METRIC >> 3, metric) for metric in metrics.values())
+                )
                 for scope, metrics in scopes.items()
             ),
         )
@@ -233,11 +235,3 @@ def _tied(series: U64, owner: I64) -> bool:
     order = np.argsort(series, kind="stable")
     alike = series[order[1:]] == series[order[:-1]]
     return bool((alike & (owner[order[1:]] != owner[order[:-1]])).any())
-
-
-def _framed(key: int, message: bytes) -> bytes:
-    size, digits = len(message), [key]
-    while size > 127:
-        digits.append(size & 127 | 128)
-        size >>= 7
-    return bytes([*digits, size]) + message

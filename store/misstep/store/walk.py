@@ -165,6 +165,21 @@ def varint(body: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
+def digits(number: int) -> bytes:
+    """The bytes of a base-128 integer that is not negative."""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+def framed(number: int, message: bytes) -> bytes:
+    """A field of this number that holds a message."""
+    return digits(number << 3 | _BYTES) + digits(len(message)) + message
+
+
 class _Found(NamedTuple):
     """What `Points` has, of several requests; `message` is where each point begins, `wrong` where those do that cannot be read."""
 
