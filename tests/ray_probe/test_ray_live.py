@@ -47,7 +47,8 @@ try:
     ray.get(divide.remote(0))
 except ZeroDivisionError:
     pass
-time.sleep(float(sys.argv[2]))
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.05)
 ray.get(trainer.crash.remote())
 """
 
@@ -89,7 +90,7 @@ class Collector:
         self.server.server_close()
         self.thread.join()
 
-    def wait(self, wanted: Callable[[Any], bool], what: str, seconds: float = 20.0) -> Any:
+    def wait(self, wanted: Callable[[Any], bool], what: str, seconds: float = 60.0) -> Any:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for record in list(self.records):
@@ -141,18 +142,44 @@ def folder() -> Iterator[str]:
         yield held
 
 
-def run(agent: str, folder: str, events: str, seconds: float) -> tuple[subprocess.CompletedProcess[str], int]:
-    script = Path(folder) / "job.py"
-    script.write_text(SCRIPT)
-    environ = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MISSTEP_"))}
-    environ["RAY_AUTH_MODE"] = "disabled"
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, agent, events, sys.executable, str(script), folder, str(seconds)],
-        env=environ, capture_output=True, text=True, timeout=150, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr[-2000:]
-    assert "ActorDiedError" in done.stderr
-    return done, int(done.stdout.split("pid ")[1].split()[0])
+class Job:
+    """The script under ``misstep run``; it crashes when :meth:`crash` says so."""
+
+    def __init__(self, agent: str, folder: str, events: str) -> None:
+        script = Path(folder) / "job.py"
+        script.write_text(SCRIPT)
+        self.word = Path(folder) / "crash"
+        environ = {
+            key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MISSTEP_"))
+        }
+        environ["RAY_AUTH_MODE"] = "disabled"
+        self.held = subprocess.Popen(
+            [sys.executable, "-c", RUN, agent, events, sys.executable, str(script), folder, str(self.word)],
+            env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def crash(self) -> int:
+        """The pid of the worker that crashed."""
+        self.word.touch()
+        out, told = self.held.communicate(timeout=150)
+        assert self.held.returncode == 1, told[-2000:]
+        assert "ActorDiedError" in told
+        return int(out.split("pid ")[1].split()[0])
+
+
+@pytest.fixture
+def job(agent: str, folder: str) -> Iterator[Callable[[str], Job]]:
+    made: list[Job] = []
+
+    def start(events: str) -> Job:
+        made.append(Job(agent, folder, events))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.word.touch()
+        if one.held.poll() is None:
+            one.held.communicate(timeout=150)
 
 
 def of(session: str) -> Callable[..., Callable[[Any], bool]]:
@@ -181,10 +208,16 @@ def session_of(collector: Collector, folder: str) -> str:
 
 
 @pytest.mark.ray
-def test_a_crash_under_watch(collector: Collector, agent: str, folder: str) -> None:
-    _, pid = run(agent, folder, "yes", 1.0)
-    session = session_of(collector, folder)
-    ask = of(session)
+def test_a_crash_under_watch(collector: Collector, job: Callable[[str], Job], folder: str) -> None:
+    script = job("yes")
+    ask = of(session_of(collector, folder))
+    collector.wait(ask("ray.task.definition", ray__task__name="never"), "the task that waits")
+    failed = collector.wait(
+        ask("ray.task.lifecycle", ray__error__type="TASK_EXECUTION_EXCEPTION"), "the handled failure"
+    )
+    assert "ZeroDivisionError: division by zero" in failed.json["rayErrorInfo"]["errorMessage"]
+    assert failed.attributes[names.SOURCE] == "ray_events"
+    pid = script.crash()
     end = collector.wait(ask("session.end"), "the end of the session")
     assert end.attributes[names.STATE] == "ended"
     exception = collector.wait(ask("process.exception"), "the driver's exception")
@@ -192,15 +225,9 @@ def test_a_crash_under_watch(collector: Collector, agent: str, folder: str) -> N
     assert exception.attributes["code.file.path"].endswith("job.py")
     assert f"pid: {pid}" in exception.body
     assert collector.wait(ask("command.exit"), "the end of the command").attributes[names.EXIT_CODE] == 1
-    failed = collector.wait(
-        ask("ray.task.lifecycle", ray__error__type="TASK_EXECUTION_EXCEPTION"), "the handled failure"
-    )
-    assert "ZeroDivisionError: division by zero" in failed.json["rayErrorInfo"]["errorMessage"]
-    assert failed.attributes[names.SOURCE] == "ray_events"
     worker = collector.wait(ask("ray.worker.definition", process__pid=pid), "the worker")
     assert worker.attributes[names.PROCESS_ENTITY].split("/")[2] == str(pid)
     collector.wait(ask("ray.actor.definition", ray__actor__class="Trainer"), "the actor")
-    collector.wait(ask("ray.task.definition", ray__task__name="never"), "the task that waits")
     line = collector.wait(
         lambda r: not r.name and r.body == "Fatal Python error: Segmentation fault", "the crash in the log"
     )
@@ -216,24 +243,27 @@ def test_a_crash_under_watch(collector: Collector, agent: str, folder: str) -> N
 
 
 @pytest.mark.ray
-def test_a_crash_that_nobody_prepared_for(collector: Collector, agent: str, folder: str) -> None:
+def test_a_crash_that_nobody_prepared_for(
+    collector: Collector, job: Callable[[str], Job], folder: str
+) -> None:
     """No event stream: logs, processes and the dashboard tell."""
-    _, pid = run(agent, folder, "no", 7.0)
+    script = job("no")
     ask = of(session_of(collector, folder))
     off = collector.wait(
         ask("source.state", misstep__source="ray_events", misstep__state="off"), "word of what is not seen"
     )
     assert "misstep env ray" in off.attributes[names.SOURCE_REMEDY]
-    collector.wait(ask("session.end"), "the end of the session")
     task = collector.wait(
         ask("ray.task.lifecycle", ray__error__type="TASK_EXECUTION_EXCEPTION"), "the handled failure"
     )
     assert task.attributes[names.SOURCE] == "ray_api"
     assert "ZeroDivisionError" in task.json["rayErrorInfo"]["errorMessage"]
-    collector.wait(ask("ray.worker.definition", process__pid=pid), "the worker")
     demand = collector.wait(ask("ray.demand"), "the demand that nobody meets")
     (pending,) = demand.json["pending"]
     assert (pending["fits"], list(pending["lacking"])) == (False, ["NOPE"])
+    pid = script.crash()
+    collector.wait(ask("ray.worker.definition", process__pid=pid), "the worker")
+    collector.wait(ask("session.end"), "the end of the session")
     collector.wait(
         lambda r: not r.name and r.body == "Fatal Python error: Segmentation fault", "the crash in the log"
     )
