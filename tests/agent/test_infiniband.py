@@ -61,7 +61,7 @@ class Reading(NamedTuple):
     state: Any
 
 
-def until(probe: Any, wanted: Any, seconds: float = 10.0) -> Reading:
+def until(probe: Any, wanted: Any, seconds: float = 60.0) -> Reading:
     """Check until a reading has what is wanted."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -113,7 +113,7 @@ def test_firmware_that_hangs_is_said_and_holds_up_nobody(
 
     def hangs(path: str, limit: int = 0) -> bytes:
         if path.endswith("symbol_error"):
-            released.wait(20)
+            released.wait(60)
         return read(path, 128)
 
     monkeypatch.setattr(procfs, "read", hangs)

@@ -252,7 +252,7 @@ def test_the_probe_says_what_is_read_and_what_goes_to_a_terminal(bench: Bench, t
     process = Process(holder.pid, holder.start)
     process.role, process.session, process.environment = "rank", SESSION, {"RANK": "0", "LOCAL_RANK": "0"}
     bench.context.workload.add(process)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     told = None
     while (told is None or told.name != "ok") and time.monotonic() < deadline:
         probe.check(1, out)

@@ -25,7 +25,7 @@ from misstep.core.clock import SettableClock
 
 
 def wait(ready: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.005)

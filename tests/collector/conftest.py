@@ -77,7 +77,7 @@ class Collector:
         if process is None:
             return 0
         process.send_signal(number)
-        return process.wait(20)
+        return process.wait(60)
 
     def request(
         self,
@@ -127,7 +127,7 @@ class Collector:
             n: float(v) for n, _, v in (line.rpartition(" ") for line in lines if not line.startswith("#"))
         }
 
-    def until(self, condition: Callable[[], Any], seconds: float = 15) -> Any:
+    def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Wait for something to become true, and give it back."""
         deadline = time.monotonic() + seconds
         while not (found := condition()):

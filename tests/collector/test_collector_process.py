@@ -21,7 +21,7 @@ import pytest
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 FETCH = """
 import http.client, sys
-connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=10)
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=60)
 headers = {"Content-Type": "application/x-protobuf"}
 if len(sys.argv) > 3:
     headers["Authorization"] = "Bearer " + sys.argv[3]
@@ -40,7 +40,7 @@ def as_nobody(collector: Any, request: str, token: str = "") -> int:
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
     arguments = [python, "-I", "-c", FETCH, str(port_of(collector)), request, *([token] if token else [])]
     done = subprocess.run(
-        arguments, user="nobody", cwd="/", capture_output=True, text=True, timeout=30, check=True
+        arguments, user="nobody", cwd="/", capture_output=True, text=True, timeout=60, check=True
     )
     return int(done.stdout)
 
@@ -55,7 +55,7 @@ def token_for(collector: Any, scopes: str) -> str:
         "--new-token",
         scopes,
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"])
@@ -125,7 +125,7 @@ def test_a_folder_has_one_collector(launch: Callable[..., Any]) -> None:
         "--otlp-port",
         "0",
     ]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 4
     assert f"process {first.process.pid}" in second.stderr
     assert "--data" in second.stderr
@@ -144,7 +144,7 @@ def test_a_taken_port_that_was_asked_for_is_an_error(collector: Any, tmp_path: P
         "--otlp-port",
         "0",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 4
     assert f"port {port} for the API is taken by process {collector.process.pid}" in done.stderr
 
@@ -169,7 +169,7 @@ def test_settings_that_cannot_be_followed_are_told(tmp_path: Path, arguments: li
         "0",
         *arguments,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -190,7 +190,7 @@ def test_tls(launch: Callable[..., Any], tmp_path: Path) -> None:
     assert collector.addresses["collector"].startswith("https://127.0.0.1:")
     context = ssl.create_default_context(cafile=str(certificate))
     url = collector.addresses["collector"] + "/api/misstep/v1/sessions"
-    with urllib.request.urlopen(url, context=context, timeout=10) as answer:
+    with urllib.request.urlopen(url, context=context, timeout=60) as answer:
         assert answer.status == 200
     open_to_all = [
         sys.executable,
@@ -206,7 +206,7 @@ def test_tls(launch: Callable[..., Any], tmp_path: Path) -> None:
         "0",
     ]
     refused = subprocess.run(
-        open_to_all, capture_output=True, text=True, timeout=30, check=False, env=collector.environ
+        open_to_all, capture_output=True, text=True, timeout=60, check=False, env=collector.environ
     )
     assert refused.returncode == 2
     assert "needs a token" in refused.stderr

@@ -39,7 +39,7 @@ class Served:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()))
         self._thread.start()
-        assert self._ready.wait(30)
+        assert self._ready.wait(60)
 
     async def _serve(self) -> None:
         door = Door(self.store, 1 << 20, self.telemetry)
@@ -52,7 +52,7 @@ class Served:
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
         self._loop.close()
         self.store.close()
 
@@ -60,7 +60,7 @@ class Served:
         """What an Export is answered with."""
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
         try:
-            channel.unary_unary(EXPORT)(b"", timeout=20, metadata=metadata)
+            channel.unary_unary(EXPORT)(b"", timeout=60, metadata=metadata)
         except grpc.RpcError as error:
             return error.code()
         return grpc.StatusCode.OK

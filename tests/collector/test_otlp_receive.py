@@ -247,7 +247,7 @@ def test_many_senders_at_once_lose_nothing(collector: Any, otlp: Any) -> None:
 
     def send(sender: int) -> None:
         parts = urlsplit(collector.addresses["otlp"])
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         for i in range(20):
             record = {"body": f"{sender}-{i}", "attributes": {"misstep.session": session}}
             connection.request("POST", "/v1/logs", otlp.logs(record).SerializeToString(), PROTOBUF)

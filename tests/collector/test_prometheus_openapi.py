@@ -39,7 +39,7 @@ def test_answers_are_as_described(collector: Any, path: str, method: str) -> Non
     )
     def ask(case: Any) -> None:
         url = collector.addresses["collector"]
-        answer = case.call(base_url=url, timeout=20)
+        answer = case.call(base_url=url, timeout=60)
         case.validate_response(
             answer,
             checks=[

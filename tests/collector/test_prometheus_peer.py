@@ -57,13 +57,13 @@ def prometheus(collector: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
         stderr=subprocess.DEVNULL,
     )
     url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not _ready(url):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     yield url
     process.terminate()
-    process.wait(20)
+    process.wait(60)
 
 
 def _ready(url: str) -> bool:

@@ -183,12 +183,12 @@ def test_a_stale_sample_of_remote_write_ends_its_series(collector: Any) -> None:
 def channel(collector: Any) -> Any:
     target = collector.addresses["otlp_grpc"].removeprefix("http://")
     with grpc.insecure_channel(target) as found:
-        grpc.channel_ready_future(found).result(timeout=20)
+        grpc.channel_ready_future(found).result(timeout=60)
         yield found
 
 
 def call(channel: Any, method: str, body: bytes, **options: Any) -> bytes:
-    found: bytes = channel.unary_unary(method)(body, timeout=20, **options)
+    found: bytes = channel.unary_unary(method)(body, timeout=60, **options)
     return found
 
 
@@ -244,7 +244,7 @@ def test_a_tenant_that_sends_too_often_is_told_to_wait(
     assert collector.metrics()['misstep_collector_refused_total{reason="rate"}'] == 1
     target = collector.addresses["otlp_grpc"].removeprefix("http://")
     with grpc.insecure_channel(target) as channel:
-        grpc.channel_ready_future(channel).result(timeout=20)
+        grpc.channel_ready_future(channel).result(timeout=60)
         with pytest.raises(grpc.RpcError) as failed:
             for _ in range(10):
                 call(channel, LOGS, b"")

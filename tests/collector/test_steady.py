@@ -36,7 +36,7 @@ def posted(body: bytes, *more: str, host: str = "localhost") -> bytes:
 def wire(collector: Any) -> Iterator[socket.socket]:
     """A connection whose next request is a steady one."""
     url = urlsplit(collector.addresses["otlp"])
-    with contextlib.closing(socket.create_connection((url.hostname, url.port), timeout=20)) as found:
+    with contextlib.closing(socket.create_connection((url.hostname, url.port), timeout=60)) as found:
         for value in (1.0, 2.0):
             found.sendall(posted(body(value)))
             assert answers(found, 1) == [200]

@@ -56,7 +56,7 @@ def agent(follow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def wait(ready: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.02)

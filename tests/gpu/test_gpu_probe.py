@@ -328,7 +328,7 @@ def test_a_child_that_hangs_is_left_alone_and_goes_when_its_call_returns(
     one.probe.close()
     os.kill(pid, 0)
     control.set(6, hang=0)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -401,7 +401,7 @@ def test_the_child_goes_when_its_agent_was_killed(compiled: Path, control: nvml.
     agent.kill()
     agent.wait()
     agent.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _runs(pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)

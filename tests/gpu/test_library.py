@@ -19,7 +19,7 @@ def ask(library: Path, code: str) -> Any:
     """Run `code` with nvidia-ml-py as `p` on the library, in a process of its own; gives what it leaves in `found`."""
     text = f"import ctypes, json, time\nctypes.CDLL({str(library)!r})\nimport pynvml as p\np.nvmlInit()\n{code}\nprint(json.dumps(found))"
     done = subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -106,6 +106,6 @@ def test_a_driver_that_is_not_there(compiled: Path, control: nvml.Control, key: 
     control.set("driver", **{key: 1})
     code = f"import ctypes\nctypes.CDLL({str(compiled)!r})\nimport pynvml as p\np.nvmlInit()"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert f"NVMLError_{error}" in done.stderr

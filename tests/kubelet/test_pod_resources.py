@@ -90,7 +90,7 @@ class Node:
             self.told.append(Told(record.event_name, held.pop("misstep.state", ""), held))
 
     def until(self, ready: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not ready():
             assert time.monotonic() < deadline, (self.state, self.told)
             time.sleep(0.01)

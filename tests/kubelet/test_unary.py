@@ -56,7 +56,7 @@ def speaking(path: Path, answer: bytes, *, stay: bool = False) -> Iterator[None]
         thread.start()
         yield
         over.set()
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.mark.parametrize("size", [0, 1, 16_379, 70_000, 3_000_000])

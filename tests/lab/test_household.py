@@ -28,7 +28,7 @@ time.sleep(600)
 """Starts a daemon that detaches itself as Ray's do, and stays."""
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

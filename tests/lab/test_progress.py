@@ -15,7 +15,7 @@ def note(path: Path, stage: str, number: int, *, pid: int = 1, at: int = 7) -> N
 
 
 def instant(watch: FaultWatch) -> int | None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while watch.instant is None and time.monotonic() < deadline:
         time.sleep(0.02)
     watch.close()

@@ -42,7 +42,7 @@ class Lines:
             for key, value in record.get("attributes", {}).items():
                 log.attributes.add(key=key).value.string_value = value
         body = request.SerializeToString()
-        self.store.append(Batch("logs", body, "", "", "b", -1), body).result(timeout=30)
+        self.store.append(Batch("logs", body, "", "", "b", -1), body).result(timeout=60)
 
     def view(self) -> View:
         return self.store.view()

@@ -58,7 +58,7 @@ class Agent:
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join(5)
+        self._thread.join(60)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_signals_that_are_sent_to_us_are_passed_on(agent: Agent, number: signal.
     assert held.stdout is not None
     assert held.stdout.readline() == "ready\n"
     held.send_signal(number)
-    assert held.communicate(timeout=30)[0] == "got\n"
+    assert held.communicate(timeout=60)[0] == "got\n"
     assert held.returncode == 5
 
 

@@ -135,7 +135,7 @@ class Fleet:
         )
         self.running.append(held)
         # The kernel closes what Popen waits for a moment before it shows the arguments.
-        end = time.monotonic() + 5
+        end = time.monotonic() + 60
         while not Path(f"/proc/{held.pid}/cmdline").read_bytes() and time.monotonic() < end:
             time.sleep(0.005)
         return held

@@ -132,7 +132,7 @@ def agent(collector: Collector, tmp_path: Path) -> Iterator[str]:
     collector.wait(lambda r: r.name == "source.state", "the agent's first word")
     yield f"http://127.0.0.1:{port}"
     held.terminate()
-    held.wait(20)
+    held.wait(60)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ class Post:
     """One keep-alive client."""
 
     def __init__(self, receiver: Receiver) -> None:
-        self.link = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=20)
+        self.link = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=60)
 
     def __call__(
         self,

@@ -88,7 +88,7 @@ def catalog() -> Iterator[str]:
         yield _when_ready(f"host=127.0.0.1 port={port} user=misstep dbname=postgres", server)
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -137,7 +137,7 @@ def s3() -> Iterator[dict[str, str]]:
         yield environ
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(60)
 
 
 @pytest.fixture

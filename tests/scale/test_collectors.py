@@ -57,7 +57,7 @@ class Member:
 
     def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[bytes, str] | None:
         """Body and what is missing of a 200; None while there is none."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             try:
                 connection.request("POST" if body is not None else "GET", path, body, headers)

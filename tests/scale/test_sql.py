@@ -24,7 +24,7 @@ def send(store: Store, *bodies: str) -> None:
     for text in bodies:
         scope.log_records.add(time_unix_nano=5).body.string_value = text
     body = bytes(request.SerializeToString())
-    store.append(Batch("logs", body, "", "a", "b", -1), body).result(timeout=30)
+    store.append(Batch("logs", body, "", "a", "b", -1), body).result(timeout=60)
 
 
 @pytest.fixture(params=["folder", "s3"])

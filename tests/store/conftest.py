@@ -72,7 +72,7 @@ class Requests:
         store: Store, signal: str, body: bytes, *, agent: str = "", boot: str = "b", seq: int = -1
     ) -> Receipt:
         """Append and wait for the receipt."""
-        return store.append(Batch(signal, body, "", agent, boot, seq), body).result(timeout=30)
+        return store.append(Batch(signal, body, "", agent, boot, seq), body).result(timeout=60)
 
 
 @pytest.fixture(scope="session")

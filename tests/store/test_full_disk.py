@@ -105,7 +105,7 @@ def test_seals_go_on_after_the_catalog_could_not_be_read(
         patch.setattr(lake, "position", refuse)
         store._lake._position = None
         otlp.send(store, "logs", otlp.log(("", 5, {}, "line")), agent="a", seq=1)
-        assert refused.wait(30)
+        assert refused.wait(60)
         with pytest.raises(StorageError, match="cannot be read"):
             store.seal()
     deadline = time.monotonic() + 60

@@ -147,7 +147,7 @@ def test_requests_that_wait_share_a_commit(tmp_path: Path, otlp: Any) -> None:
     store = Store.open(tmp_path / "data", StoreSettings())
     body = otlp.log(("", 5, {}, "x"))
     futures = [store.append(Batch("logs", body, "", "a", "b", seq), body) for seq in (1, 2, 2, 3, 1)]
-    receipts = [future.result(timeout=30) for future in futures]
+    receipts = [future.result(timeout=60) for future in futures]
     assert [receipt.duplicate for receipt in receipts] == [False, False, True, False, True]
     assert [receipt.seq for receipt in receipts if not receipt.duplicate] == [1, 2, 3]
     store.close()

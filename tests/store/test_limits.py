@@ -151,7 +151,7 @@ def test_series_of_one_tenant(open_store: Opener, otlp: Any, clock: Any) -> None
 
     def send(tenant: str, first: int, count: int) -> Receipt:
         body = many(otlp, first, count)
-        return store.append(Batch("metrics", body, tenant=tenant), body).result(timeout=30)
+        return store.append(Batch("metrics", body, tenant=tenant), body).result(timeout=60)
 
     assert send("a", 0, 8).rejected == 0
     over = send("a", 4, 8)

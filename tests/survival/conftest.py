@@ -116,7 +116,7 @@ class Household:
             if process is not None:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.wait(20)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
@@ -243,7 +243,7 @@ class Ledger(threading.Thread):
             "Misstep-Boot": "one",
             "Misstep-Seq": str(number),
         }
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         with contextlib.closing(connection):
             try:
                 connection.request("POST", "/v1/logs", request.SerializeToString(), headers)
