@@ -43,7 +43,10 @@ def found() -> Iterator[dict[str, dict[str, Any]]]:
             ]  # fmt: skip
             home.start(case.name, argv, environment)
         client, deadline = service.client(), time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and not all(held.get(name, {}).get("incidents") for name in LOUD):
+        while time.monotonic() < deadline and not all(
+            [one["cause"] for one in held.get(name, {}).get("incidents", [])] == [CASES[name].cause]
+            for name in LOUD
+        ):
             time.sleep(0.5)
             with contextlib.suppress(UnavailableError):  # a machine that does much else besides
                 for session in client.get("sessions")["sessions"]:
