@@ -24,6 +24,14 @@ FAULTS = {
     "stopped": ("rank-stopped", "1"),
     "killed": ("process-killed", "3"),
     "exception": ("user-exception", "0"),
+    "pipeline_hang": ("rank-stuck", "1"),
+    "pipeline_only": ("rank-stuck", "0"),
+    "monitored_barrier": ("rank-stuck", "2"),
+    "timeout": ("rank-stuck", "1"),
+    "hang_checkpoint": ("rank-stuck", "0"),
+    "subgroup_skipped": ("collective-skipped", "2"),
+    "save_fails": ("user-exception", "0"),
+    "long_step_killed": ("process-killed", "3"),
 }
 
 
@@ -52,10 +60,21 @@ def test_the_same_input_gives_the_same_bytes(captured: Captured, case: str) -> N
     assert [i.to_json() for i in first] == [i.to_json() for i in second]
 
 
-def test_a_checkpoint_of_four_seconds_is_no_incident(captured: Captured) -> None:
+@pytest.mark.parametrize("case", ["pause", "quiet_pipeline", "quiet_server"])
+def test_a_job_that_goes_on_is_no_incident(captured: Captured, case: str) -> None:
+    """A checkpoint of four seconds; sends and receives, which no recorder counts, with and without pauses."""
     seen: list[Incident] = []
-    captured("torch_pause").run(each=lambda _, incidents: seen.extend(incidents))
+    captured(f"torch_{case}").run(each=lambda _, incidents: seen.extend(incidents))
     assert seen == []
+
+
+def test_whoever_wakes_in_a_receive_does_not_wait_for_ever(captured: Captured) -> None:
+    """The same stacks at each reading, but the thread slept anew between them."""
+    replay = captured("torch_pipeline_only")
+    for place, row in enumerate(replay.rows):
+        if names.SWITCHES in row.attributes:
+            replay.rows[place] = row._replace(attributes=row.attributes | {names.SWITCHES: str(place)})
+    assert replay.run() == []
 
 
 def test_a_job_that_waits_does_not_change_its_verdict_each_second(captured: Captured) -> None:

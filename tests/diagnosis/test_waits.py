@@ -201,3 +201,25 @@ def test_who_took_the_time_of_the_work_after_a_call_has_left_it_out(took: int, k
     assert fault is not None
     assert (fault.kind, fault.ranks) == (kind, frozenset({1}))
     assert fault.wait.sequence == 20
+
+
+def test_whoever_departs_from_its_habit_left_the_call_out() -> None:
+    """Ranks 2 and 3 sum among themselves, then all meet; rank 2 goes to the meeting at once, and most wait for rank 3."""
+
+    def calls(*path: tuple[str, int]) -> dict[tuple[str, int], Call]:
+        return {
+            (g, n): Call(g, n, "all_reduce", f"[[{g}]]", "", at * SURE) for at, (g, n) in enumerate(path, 1)
+        }
+
+    usual = [(group, number) for number in range(1, 6) for group in ("half", "0")]
+    skipped, waiting = calls(*usual, ("0", 6)), calls(*usual, ("half", 6))
+    done = {"half": 5, "0": 5}
+    ranks = {
+        0: Standing(20 * SURE, {"0": 6}, {"0": 5}, calls(*[(g, n) for g, n in usual if g == "0"], ("0", 6))),
+        1: Standing(20 * SURE, {"0": 6}, {"0": 5}, calls(*[(g, n) for g, n in usual if g == "0"], ("0", 6))),
+        2: Standing(20 * SURE, {"half": 5, "0": 6}, done, skipped),
+        3: Standing(20 * SURE, {"half": 6, "0": 5}, done, waiting),
+    }
+    fault = find(ranks, {"0": frozenset(range(4)), "half": frozenset({2, 3})})
+    assert fault is not None
+    assert (fault.kind, fault.ranks, fault.wait.group) == ("skipped", frozenset({2}), "half")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from misstep.agent.torch import recorder
+from misstep.agent.torch.rank import Rank
 from misstep.agent.torch.recorder import Position
 
 DATA = Path(__file__).parent.parent / "data" / "torch"
@@ -61,13 +62,13 @@ def test_nccls_states() -> None:
 
 def test_a_version_that_is_not_known_is_not_read() -> None:
     text = json.dumps(json.loads(dump("hang", 0)) | {"version": "3.0"}).encode()
-    assert recorder.read([text]) == ([], {}, {}, ("3.0",))
+    assert recorder.read([text]) == ([], {}, {}, frozenset(), ("3.0",))
 
 
 def test_no_entries_and_no_groups() -> None:
     """What a rank says before its first collective."""
     text = b'{"comm_lib_version":"","nccl_comm_state":{},"pg_config":{},"pg_status":{},"version":"2.10"}'
-    assert recorder.read([text]) == ([], {}, {}, ())
+    assert recorder.read([text]) == ([], {}, {}, frozenset(), ())
     assert recorder.status(b"[" + text + b"]") == ({}, True)
 
 
@@ -84,3 +85,22 @@ def test_a_damaged_entry_costs_itself_and_no_other(broken: dict[str, Any], statu
     found = recorder.read([json.dumps(held).encode()]).collectives
     assert set(good) <= set(found)
     assert len(found) <= len(good) + 1
+
+
+def test_sends_and_receives_are_not_taken_for_collectives() -> None:
+    """Gloo's status counts them too, and keeps no entries of them."""
+    held = json.loads(dump("hang", 0))
+    plain = recorder.read([json.dumps(held).encode()])
+    assert plain.mixed == frozenset()
+    held["pg_status"]["0"]["last_enqueued_collective"] = "64"
+    mixed = recorder.read([json.dumps(held).encode()])
+    assert (mixed.positions, mixed.mixed) == (plain.positions, frozenset({"0"}))
+
+
+def test_between_readings_a_group_with_sends_stands_where_its_entries_said() -> None:
+    rank = Rank(1, 0)
+    rank.names, rank.mixed = {"0": "0", "1": "1"}, frozenset({"0"})
+    rank.positions = {"0": recorder.Position(7, 7)}
+    assert rank.see(b"x", {"0": recorder.Position(70, 7), "1": recorder.Position(3, 3)}, 1.0)
+    assert rank.by_group() == {"0": (7, 7), "1": (3, 3)}
+    assert not rank.waits

@@ -71,6 +71,7 @@ PROCESS_TITLE = "process.title"  # argv[0] as the process shows it now, for exam
 PROCESS_ROLE = "misstep.process.role"  # raylet, gcs, ray_worker, ray_driver, ray_system, rank, launcher, command, registered
 PROCESS_UNREAD = "misstep.process.unread"  # what of it the agent may not read, for example environ
 PROCESS_STATE = "process.state"
+SWITCHES = "process.context_switches"  # so often its main thread has gone to sleep; alike in two readings, it woke in none
 PROCESS_NAME = "process.executable.name"  # the kernel's name of it, at most 15 bytes
 PARENT_PID = "process.parent_pid"
 CGROUP = "cgroup"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from misstep.core import names, stacks
@@ -28,11 +29,15 @@ _PACED = 1000
 
 
 class Snapshot(NamedTuple):
-    """One reading of a rank's collectives: by group, how many it had begun and how many were over."""
+    """One reading of a rank's collectives: by group, how many it had begun and how many were over.
+
+    `sleeps` is how often its main thread had gone to sleep by then; -1 if nobody knows.
+    """
 
     ts: int
     state: str
     frozen: bool
+    sleeps: int
     begun: Mapping[str, int]
     done: Mapping[str, int]
     row: LogRow
@@ -109,6 +114,12 @@ class Member:
         readings = {one.row.attributes.get(names.READING, "") for one in answered}
         last = max((one.ts for one in answered), default=until)
         return [one for one in self.dumps if since <= one.ts <= until and (one.ts <= last or one.together in readings)]  # fmt: skip
+
+    def asleep(self, since: int, until: int) -> int:
+        """For how long before its last reading its main thread is known not to have woken, nanoseconds."""
+        told = [one for one in self.snapshots if since <= one.ts <= until and one.sleeps >= 0]
+        same = list(takewhile(lambda one: one.sleeps == told[-1].sleeps, reversed(told)))
+        return same[0].ts - same[-1].ts if same else 0
 
     def standing(self, until: int, state: str = "") -> Standing:
         """As `waits` takes it."""
@@ -311,7 +322,8 @@ def _positions(body: str) -> tuple[Mapping[str, int], Mapping[str, int]]:
 def _snapshot(row: LogRow) -> Snapshot:
     begun, done = _positions(row.body)
     frozen = row.attributes.get(names.PROCESS_STATE, "") in _STOPPED
-    return Snapshot(row.ts, row.state, frozen, begun, done, row)
+    sleeps = _number(row, names.SWITCHES) if names.SWITCHES in row.attributes else -1
+    return Snapshot(row.ts, row.state, frozen, sleeps, begun, done, row)
 
 
 def _dump(row: LogRow) -> Dump | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 SURE = 2_000_000_000
@@ -204,13 +205,26 @@ def _follow(
         guilty = frozenset(kinds["skipped"])
         return Fault("skipped", guilty, wait, instead=_inside(ranks[min(guilty)]))
     if further:
-        # A ring of waits. The call in which most wait should have been made by those who are missing there; which of
-        # two was begun first says little, for whoever leaves a call out gets to its next one at once.
+        # A ring of waits. Whoever departs from its own habit is at fault. Else the call in which most wait should have
+        # been made by those who are missing there; which of two was begun first says little, for whoever leaves a call
+        # out gets to its next one at once.
         ring = [wait, *(fault.wait for fault in further)]
-        main = min(ring, key=lambda one: (-len(one.inside), one.since, one.group))
-        guilty = frozenset(rank for rank in main.missing if rank in ranks)
+        departs = {rank for one in ring for rank in one.missing if rank in ranks and _departs(ranks[rank])}
+        by_habit = [one for one in ring if departs & one.missing]
+        main = min(by_habit or ring, key=lambda one: (-len(one.inside), one.since, one.group))
+        guilty = frozenset(rank for rank in main.missing if rank in (departs if by_habit else ranks))
         return Fault("skipped", guilty, main, instead=_inside(ranks[min(guilty)])) if guilty else further[0]
     return None
+
+
+def _departs(held: Standing) -> bool:
+    """Whether a rank's last call, of any group, is none of those that ever followed the same call before."""
+    calls = sorted(held.calls.values(), key=lambda call: call.created)[-_HABIT:]
+    if len(calls) < 2:
+        return False
+    kinds = [(call.group, call.shape) for call in calls]
+    followed = {after for before, after in pairwise(kinds[:-1]) if before == kinds[-2]}
+    return bool(followed) and kinds[-1] not in followed
 
 
 def _inside(held: Standing) -> Call | None:

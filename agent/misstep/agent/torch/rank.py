@@ -27,6 +27,7 @@ class Rank:
         steps: how often its status changed.
         told_calls: which of its calls were told.
         names: group name by `pg_id`.
+        mixed: `pg_id` of groups whose status counts sends and receives too: there the last reading of entries holds.
         workload: what its script tells of its steps.
     """
 
@@ -39,6 +40,7 @@ class Rank:
         self.hello: dict[str, Any] = {}
         self.positions: dict[str, Position] = {}
         self.names: dict[str, str] = {}
+        self.mixed: frozenset[str] = frozenset()
         self.workload = NOTHING
         self.status = b""
         self.moved = 0.0
@@ -86,7 +88,8 @@ class Rank:
             return False
         if self.steps:
             self._pauses.append(now - self.moved)
-        self.status, self.positions, self.moved = status, positions, now
+        held = {id: self.positions[id] for id in self.mixed if id in self.positions}
+        self.status, self.positions, self.moved = status, positions | held, now
         self.steps += 1
         return True
 

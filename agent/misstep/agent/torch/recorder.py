@@ -5,7 +5,8 @@ having completed has failed or timed out. `pg_id` counts a process's own groups 
 groups go by name. Whatever is missing or of another type is left out, never guessed.
 
 Two threads end Gloo's calls, and the last that writes into ``pg_status`` wins: on a busy machine it tells for as long as
-the rank makes no other call that the one before was the last to end. Entries tell each their own end.
+the rank makes no other call that the one before was the last to end. Entries tell each their own end. It also counts
+sends and receives, of which Gloo keeps no entries: only entries tell how many collectives a rank has begun.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ class Trace(NamedTuple):
         collectives: the newest of each group, oldest first.
         positions: by `pg_id`.
         names: group name by `pg_id`, as far as the entries tell.
+        mixed: `pg_id` of the groups whose status counts more than collectives.
         unknown: versions that this was not written for; their entries were left out.
     """
 
     collectives: list[Collective]
     positions: dict[str, Position]
     names: dict[str, str]
+    mixed: frozenset[str] = frozenset()
     unknown: tuple[str, ...] = ()
 
     def by_group(self) -> dict[str, Position]:
@@ -84,6 +87,7 @@ def read(texts: Iterable[bytes], newest: int = NEWEST) -> Trace:
     collectives: list[Collective] = []
     positions: dict[str, Position] = {}
     names: dict[str, str] = {}
+    mixed: set[str] = set()
     unknown: list[str] = []
     for text in texts:
         held = _decode(text, newest)
@@ -101,9 +105,12 @@ def read(texts: Iterable[bytes], newest: int = NEWEST) -> Trace:
             collectives += mine
             names[id] = mine[-1].group
             if id in positions and not mine[-1].operation.startswith(_NCCL):
-                positions[id] = positions[id]._replace(completed=_ended(mine))
+                begun = max(one.sequence for one in mine)
+                if positions[id].enqueued > begun + 1:  # by one it may be ahead of the entry
+                    mixed.add(id)
+                positions[id] = Position(begun, _ended(mine))
     collectives.sort(key=lambda one: (one.created, one.record))
-    return Trace(collectives, positions, names, tuple(unknown))
+    return Trace(collectives, positions, names, frozenset(mixed), tuple(unknown))
 
 
 def status(body: bytes) -> tuple[dict[str, Position], bool]:

@@ -273,6 +273,8 @@ class Watcher:
         if found is not None:
             rank.traced = ", ".join(found.unknown)
             rank.names |= found.names
+            rank.mixed |= found.mixed
+            rank.positions |= {id: found.positions[id] for id in found.mixed}
         return found
 
     def _tell_collectives(self, rank: Rank, rings: list[bytes], out: Records) -> None:
@@ -293,7 +295,7 @@ class Watcher:
             body["silent_s"] = round(time.monotonic() - rank.silent, 1)
         attributes: dict[str, Value] = {
             names.RANK: rank.number, names.PID: rank.pid, names.READING: at, names.PROCESS_STATE: _state(rank.pid),
-            **rank.workload.attributes(),
+            names.SWITCHES: _switches(rank.pid), **rank.workload.attributes(),
         }  # fmt: skip
         out.event(
             "torch.reading", entity=rank.entity, session=rank.session, state=state,
@@ -365,6 +367,15 @@ def _state(pid: int) -> str:
         return procfs.parse_stat(procfs.read(f"/proc/{pid}/stat", 1024)).state
     except (OSError, ValueError):
         return ""
+
+
+def _switches(pid: int) -> int:
+    """How often its main thread has gone to sleep by itself; -1 where that cannot be read."""
+    try:
+        told = procfs.read(f"/proc/{pid}/status").rpartition(b"\nvoluntary_ctxt_switches:")[2]
+        return int(told.split(None, 1)[0])
+    except (OSError, ValueError, IndexError):
+        return -1
 
 
 def _is_stopped(pid: int) -> bool:

@@ -10,7 +10,7 @@ from misstep.diagnosis.case import Case
 from misstep.diagnosis.catalogue import Blamed, Claim
 from misstep.diagnosis.context import Context
 from misstep.diagnosis.detectors.processes import CRASHES
-from misstep.diagnosis.detectors.training import MEETING
+from misstep.diagnosis.neighbours import MEETING
 from misstep.diagnosis.observation import Observation
 from misstep.diagnosis.window import SECOND
 
@@ -54,13 +54,16 @@ def stuck(case: Case, ctx: Context) -> Claim | None:
     facts = told.facts
     at = str(facts["standing"])
     limit, patience = _patience(facts)
+    if facts["ended"] and facts["ended"] - facts["since"] < limit:
+        return None
     does = "computes" if facts["busy"] else "stands still"
     where = f"it {does} in {at}" if at else "where it stands could not be read"
     function = facts["function"] or "its code"
     return Claim(
         blamed=_blame(case, "rank.missing", place=facts["place"], path=facts.get("path", "")),
-        title=f"{_guilty(case, 'rank.missing')} never came to {facts['call']}" + (f": stuck in {facts['function']} ({facts['place']})" if facts["place"] else ""),
-        sentence=f"{_others(facts)} {facts['call']}; {told.name} ({facts['where']}) has not called it: {where}.",
+        title=(f"{_guilty(case, 'rank.missing')} never came to {facts['call']}" if facts["paired"] else f"{_guilty(case, 'rank.missing')} keeps the others waiting in {facts['call']}")
+        + (f": stuck in {facts['function']} ({facts['place']})" if facts["place"] else ""),
+        sentence=f"{_others(facts)} {facts['call']}; {told.name} ({facts['where']}) {'has not called it' if facts['paired'] else 'makes no such call'}: {where}.",
         action=[
             f"look at {facts['path']}: what {function} waits for (a file, a queue, a lock, the network, a worker of the data loader) does not come"
             if facts["place"] and not facts["busy"]
@@ -71,7 +74,7 @@ def stuck(case: Case, ctx: Context) -> Claim | None:
         score=0.95 if facts["steady"] else 0.75,
         decisive=tuple(case.all("rank.missing")),
         key=told.name,
-        ripe=ctx.at - int(facts["since"]) >= limit,
+        ripe=facts["over"] or ctx.at - int(facts["since"]) >= limit,
         until=int(facts["since"]) + limit,
         patience=patience,
         impact=_impact(facts),
@@ -88,13 +91,18 @@ def _patience(facts: Any) -> tuple[int, str]:
         usual = _LONGER * int(facts["pause"]) <= _HELD
         reasons.append((_HELD if usual else _BUSY, "it works, if in one function"))
     still = facts["steady"] and not facts["busy"] and not facts["computes"]
-    if str(facts["call"]).startswith("barrier"):
+    if "barrier" in str(facts["call"]):
         idle = still and facts["made"] >= _SETTLED
         reasons.append((_IDLE if idle else _BARRIER, "a barrier stands where one rank has work of its own"))
     if facts["call"] == MEETING:
         reasons.append((_IDLE if still else _BARRIER, "not all ranks start at one time"))
+    elif not facts["paired"]:
+        reasons.append((_IDLE if still else _BUSY, "how long a stage of a pipeline takes is not recorded"))
     if facts["slow"]:
-        reasons.append((_SLOW, "saving, evaluating, compiling and loading take their time"))
+        idle = still and facts["asleep"]
+        reasons.append(
+            (_BUSY if idle else _SLOW, "saving, evaluating, compiling and loading take their time")
+        )
     reasons.append((_PAUSES * int(facts["pause"]), "the job has made long pauses before"))
     return max(reasons, key=lambda one: one[0])
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from misstep.core import names, stacks
-from misstep.diagnosis import waits
+from misstep.diagnosis import neighbours, waits
 from misstep.diagnosis.detectors import collective_logs, collective_ras, progress
 from misstep.diagnosis.detectors.driver import Outcome
 from misstep.diagnosis.detectors.processes import ending, exits, kernel_of, manner
+from misstep.diagnosis.neighbours import MEETING
 from misstep.diagnosis.observation import Evidence, Observation, of_rows
-from misstep.diagnosis.team import Dump, Member, Team
+from misstep.diagnosis.team import Member, Team
 from misstep.diagnosis.traceback import parse
 from misstep.diagnosis.waits import Fault, Wait
 from misstep.diagnosis.window import SECOND, Window
@@ -27,11 +28,11 @@ _CASCADE = re.compile(
     r"Watchdog caught collective operation timeout|Some other rank|gloo/transport"
 )  # fmt: skip
 """What a rank raises because another one is gone or does not come."""
-MEETING = "init_process_group"
-"""In it every rank waits for all others."""
 _ORDERED = ("SignalException", "KeyboardInterrupt")
 _SLOW = re.compile(r"save|checkpoint|eval|valid|compil|warm_?up|download|serializ", re.IGNORECASE)
 _SLOW_FILES = ("torch/serialization.py", "torch/distributed/checkpoint", "torch/_inductor", "torch/_dynamo", "safetensors", "huggingface_hub", "importlib._bootstrap")  # fmt: skip
+_DELEGATED = ("subprocess.py", "torch/_inductor", "torch/_dynamo", "concurrent/futures", "multiprocessing/")
+"""Who sleeps there waits for another process or thread that may well be at work."""
 
 
 def observe(window: Window, team: Team) -> list[Observation]:
@@ -45,9 +46,10 @@ def observe(window: Window, team: Team) -> list[Observation]:
     ]
     if stopped:
         ends = [one for one in ends if one.end is not None and one.end.ts < stopped - _FATE]
-    first = min((one.end.ts for one in ends if one.end is not None), default=0)
+    first = min(map(_when, ends), default=0)
     found = _standing_still(window, team, first)
-    found += _ended(team, ends, bool(found))
+    late = {one.facts["rank"] for one in found if one.facts.get("ended")}
+    found += _ended(team, ends, bool(found) and not late)
     found += [told for one in ends for told in _by_kernel(window, one)]
     return found + _beside(window, team, found) if found else []
 
@@ -100,7 +102,10 @@ def moving(team: Team) -> bool:
 def _standing_still(window: Window, team: Team, first_end: int) -> list[Observation]:
     until = first_end - 1 if first_end else window.at
     ranks = {number: member.standing(until) for number, member in team.members.items()}
-    fault = waits.find(ranks, team.groups) or _never_met(team, until)
+    fault = waits.find(ranks, team.groups) or neighbours.apart(team.members, until)
+    if fault is not None and fault.kind == "missing" and fault.wait.sequence:
+        # Of those who are not in the call some may wait for another rank in a call that is not recorded.
+        fault = fault._replace(ranks=fault.ranks - neighbours.waiting(team.members, until) or fault.ranks)
     if fault is None:
         well = {n: m for n, m in team.members.items() if m.end is not None and not m.failed}
         if not well or len(well) == len(team.members):
@@ -119,28 +124,9 @@ def _standing_still(window: Window, team: Team, first_end: int) -> list[Observat
     ):
         return []  # they had no time to come before the end came
     found = [_waiting(team, fault.wait)] if fault.wait.inside - fault.ranks else []
-    found += [_guilty(window, team, member, fault, pause, until) for member in guilty[:8]]
+    found += [_guilty(window, team, member, fault, pause, until, first_end) for member in guilty[:8]]
     shared = _stacks(team, fault.wait, until)
     return found + ([shared] if shared is not None else [])
-
-
-def _never_met(team: Team, until: int) -> Fault | None:
-    """Ranks that do not come to the beginning, where the others wait for them to make the first group."""
-    if any(member.snapshots for member in team.members.values()):
-        return None
-    met = [one.ts for member in team.members.values() for one in member.dumps if _meets(one)]
-    newest = {
-        n: member.dumps[-1] for n, member in team.members.items() if member.dumps and member.end is None
-    }
-    inside = frozenset(n for n, one in newest.items() if _meets(one))
-    missing = frozenset(newest) - inside
-    if not inside or not missing or max(one.ts for one in newest.values()) > until:
-        return None
-    return Fault("missing", missing, Wait("", 0, MEETING, min(met), inside, missing))
-
-
-def _meets(dump: Dump) -> bool:
-    return any(frame.function == MEETING for frame in dump.frames)
 
 
 def _left_early(team: Team, left: Mapping[int, Member]) -> Fault | None:
@@ -182,13 +168,19 @@ def call_name(team: Team, wait: Wait) -> str:
     return f"{wait.name} #{wait.sequence} of {team.group(wait.group)}" if wait.sequence else wait.name
 
 
-def _guilty(window: Window, team: Team, member: Member, fault: Fault, pause: int, until: int) -> Observation:
+def _guilty(
+    window: Window, team: Team, member: Member, fault: Fault, pause: int, until: int, first_end: int
+) -> Observation:
     wait, held = fault.wait, member.at(until)
+    # Did it end by itself before anybody else did, or did the others give up on it?
+    itself = (
+        first_end if member.failed and _when(member) == first_end and not _follows(member, [member]) else 0
+    )
     facts: dict[str, Any] = {
         "rank": member.number, "pid": member.pid, "host": member.host, "process": member.process, "where": member.where,
-        "call": call_name(team, wait), "waiting": tuple(sorted(wait.inside - fault.ranks)), "since": wait.since, "pause": pause,
+        "call": call_name(team, wait), "paired": wait.sequence > 0 or wait.name == MEETING, "waiting": tuple(sorted(wait.inside - fault.ranks)), "since": wait.since, "pause": pause,
         "made": sum(held.begun.values()) if held is not None else 0, "computes": progress.computes(window, [member.pid], wait.since),
-        "tied": fault.tied, "guilty": tuple(sorted(fault.ranks)),
+        "ended": itself, "over": bool(first_end) and not itself, "tied": fault.tied, "guilty": tuple(sorted(fault.ranks)),
         "instead": fault.instead, "instead_group": team.group(fault.instead.group) if fault.instead else "", "expected": fault.expected,
     }  # fmt: skip
     facts |= _place(member, wait, until)
@@ -227,7 +219,7 @@ def _place(member: Member, wait: Wait, until: int) -> dict[str, Any]:
     """Where a rank stands in its code, and how surely it does not move there."""
     dumps = [one for one in member.stacks(wait.since, until) if one.frames]
     if not dumps:
-        return {"standing": "", "steady": False, "held": False, "busy": False, "slow": False, "place": "", "function": ""}  # fmt: skip
+        return {"standing": "", "steady": False, "held": False, "busy": False, "slow": False, "asleep": False, "place": "", "function": ""}  # fmt: skip
     last = dumps[-1]
     own = next((frame for frame in reversed(last.frames) if frame.own), last.frames[-1])
     same = [one for one in dumps if one.frames[-1] == last.frames[-1] and own in one.frames]
@@ -236,6 +228,7 @@ def _place(member: Member, wait: Wait, until: int) -> dict[str, Any]:
     return {
         "standing": stacks.standing(last.frames), "steady": len(same) > 1 and last.ts - same[0].ts >= 2 * SECOND,
         "held": len(held) > 1 and last.ts - held[0].ts >= 2 * SECOND, "busy": all(one.active for one in dumps[-2:]), "slow": slow,
+        "asleep": member.asleep(wait.since, until) >= 2 * SECOND and not any(part in frame.file for frame in last.frames for part in _DELEGATED),
         "place": own.place, "path": f"{own.file}:{own.line}", "function": own.function,
     }  # fmt: skip
 

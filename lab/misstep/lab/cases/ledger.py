@@ -172,11 +172,16 @@ def _ranks() -> Iterable[Case]:
     for name, guilty in (
         ("hang_loader", 2), ("hang_loader_worker", 1), ("hang_start", 3), ("hang_lock", 0), ("hang_loop", 1),
         ("hang_async", 3), ("hang_first", 1), ("hang_barrier", 0), ("ddp_hang", 2), ("fsdp_hang", 1), ("fsdp1_hang", 0),
+        ("pipeline_hang", 1), ("pipeline_only", 0), ("hang_regex", 3), ("hang_input", 0), ("hang_checkpoint", 0),
     ):  # fmt: skip
         yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
     yield Case("torch_hang_tp", cause, rank(5), hangs=True, ranks=8)
+    yield Case("torch_spawn_hang", cause, rank(2), hangs=True)
+    yield Case("torch_two_nodes", cause, rank(3), hangs=True)
+    yield Case("torch_monitored_barrier", cause, rank(2), ranks=4)
+    yield Case("torch_timeout", cause, rank(1), ranks=4)
     cause = "collective-skipped"
-    for name, guilty in (("skipped", 1), ("skipped_alike", 2), ("fsdp_skipped", 2), ("left_barrier", 2)):  # fmt: skip
+    for name, guilty in (("skipped", 1), ("skipped_alike", 2), ("fsdp_skipped", 2), ("left_barrier", 2), ("subgroup_skipped", 2)):  # fmt: skip
         yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
     yield Case(
         "torch_shorter_data", cause, rank(2), ranks=4
@@ -198,12 +203,20 @@ def _ranks() -> Iterable[Case]:
     yield Case("torch_dtype", "native-crash", rank(3), ranks=4)
     yield Case("torch_segfault", "native-crash", rank(3), ranks=4)
     yield Case("torch_os_exit", "process-exit", rank(3), ranks=4)
+    yield Case("torch_sys_exit", "process-exit", rank(2), ranks=4)
     yield Case("torch_exception", "user-exception", rank(0), ranks=4)
+    yield Case("torch_out_of_memory", "user-exception", rank(1), ranks=4)
+    yield Case("torch_disk_full", "user-exception", rank(0), ranks=4)
+    yield Case("torch_save_fails", "user-exception", rank(0), ranks=4)
+    yield Case("torch_long_step_killed", "process-killed", rank(3), ranks=4)
+    yield Case("torch_loader_killed", "user-exception", rank(1), ranks=4)
+    yield Case("torch_nan_everywhere", "user-exception", (("rank", ""),), ranks=4)
+    yield Case("torch_import_error", "user-exception", (("rank", ""),), ranks=4)
     yield Case("torch_fsdp1_exception", "user-exception", rank(2), ranks=4)
     yield Case("torch_restarts_used_up", "user-exception", rank(2), ranks=4, restarts=1)
     for name in (
         "slow_start", "prepare", "checkpoint", "evaluation", "uneven", "long_steps", "ddp_accumulation", "fsdp", "async",
-        "last_write", "rank0_logs", "periodic_work", "ddp_unequal_batches",
+        "last_write", "rank0_logs", "periodic_work", "ddp_unequal_batches", "upload", "pipeline", "server",
     ):  # fmt: skip
         yield Case(f"torch_quiet_{name}", exit=0, ranks=4)
     yield Case("torch_quiet_healthy", exit=0, ranks=8)
