@@ -1,16 +1,18 @@
-"""How much longer a training step takes with Misstep: the same torchrun job with and without the hook, in turns.
+"""How much longer a training step takes with Misstep: the same ranks before and after the hook is in them.
 
     python -m bench.step_time [LAUNCHES] [PAIRS] [--null]
 
-Each launch starts the job twice, 4 ranks of Gloo each that train a small model with DDP, once with the hook and once
-without. Then they run in turns of some hundred milliseconds, while the other waits for its word and the agent asks the
-ranks with the hook each second. A pair is two neighbouring turns, in alternating order; its ratio is of the mean step.
-Launches alternate in which job is started first, because that alone can make some per cent. The agent runs in the turns
-of both, so what it takes of the machine itself is not in the ratio: `bench.training` tells that. The collector is
-stopped: it belongs on another machine. Ranks are pinned to processors, the same in both jobs, and are scheduled round
-robin in real time where that is allowed, so that what else the machine does has little say; they rest as long as they
-ran. The interval of a median holds 95 % of those of 4,000 samples of launches and of the pairs in each. With ``--null``
-neither job has the hook: what the method itself finds.
+Two torchrun jobs alike, of Gloo and DDP, never run exactly alike: where their memory lies makes some per cent. So each
+launch starts two without the hook and lets them train in turns of some hundred milliseconds, while the other waits for
+its word; a pair is two neighbouring turns, in alternating order, and its ratio is of the mean step. Then the first job
+gets the hook, the agent asks its ranks each second, and as many pairs follow. What the hook costs is the ratio after,
+divided by the one before: of the same processes, with the other job as clock.
+
+The agent runs all the time, so what it takes of the machine itself is not in the ratio: `bench.training` tells that. The
+collector is stopped: it belongs on another machine. Ranks are pinned to processors, the same in both jobs, and are
+scheduled round robin in real time where that is allowed, so that what else the machine does has little say; they rest as
+long as they ran. The interval holds 95 % of the results of 4,000 samples of launches and of the pairs in each. With
+``--null`` nobody gets a hook: what the method itself finds.
 """
 
 from __future__ import annotations
@@ -23,14 +25,16 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from bench.training import hook_seconds, pid_of
 
-from misstep.agent.launch import TORCH_FOLDER, child_environment
+from misstep.agent import launch
 from misstep.lab.household import Household, free_ports
 from misstep.lab.service import Service
 
 RANKS = 4
+HOOK = str(Path(launch.__file__).parent / "hook")
 TURN = 0.4
 """Seconds of a turn; with the turn of the other job and the rest behind both well below the two in which a rank that waits
 would be taken for one that stands still."""
@@ -53,6 +57,12 @@ batch, target = torch.randn(32, 256), torch.randint(0, 10, (32,))
 link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 link.sendall(f"{os.environ['RANK']} {os.getpid()}\\n".encode())
 for line in link.makefile():
+    if line == "hook\\n":
+        sys.path.insert(0, sys.argv[2])
+        import torch_hook
+        torch_hook._start(dist.distributed_c10d)
+        link.sendall(b"it is in\\n")
+        continue
     dist.barrier()
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(int(line)):
@@ -75,7 +85,7 @@ class Job:
                 name,
                 [
                     sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={RANKS}",
-                    f"--master-port={free_ports(1)[0]}", str(script), str(listener.getsockname()[1]),
+                    f"--master-port={free_ports(1)[0]}", str(script), str(listener.getsockname()[1]), HOOK,
                 ],
                 environment | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
@@ -90,6 +100,13 @@ class Job:
         held = [tuple(map(float, file.readline().split())) for file in self._files]
         return max(wall for wall, _ in held) / steps, sum(cpu for _, cpu in held) / steps
 
+    def hook(self) -> None:
+        """Start the hook in its ranks."""
+        for link in self._links:
+            link.sendall(b"hook\n")
+        for file in self._files:
+            file.readline()
+
     def close(self) -> None:
         """Let it end."""
         for file in self._files:
@@ -98,35 +115,30 @@ class Job:
             link.close()
 
 
-def launch(pairs: int, *, null: bool, first: int) -> list[tuple[float, float, float, float]]:
-    """One start of everything; of each pair (wall with, wall without, CPU with, CPU without), seconds of one step."""
+Pair = tuple[float, float]
+"""Of the first job's step and the other's: the ratios of wall time and of CPU time."""
+
+
+def measure(pairs: int, *, null: bool) -> tuple[list[Pair], list[Pair]]:
+    """One start of everything; the pairs before the hook, and those after."""
     with Household() as home:
         service = Service(home)
         service.start()
         service.wait()
-        plain = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
-        watched = plain | child_environment(service.agent_url, environ=plain)
-        watched[TORCH_FOLDER] = service.environment["MISSTEP_AGENT_TORCH_FOLDER"]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
+        environment[launch.TORCH_FOLDER] = service.environment["MISSTEP_AGENT_TORCH_FOLDER"]
         collector = pid_of("misstep.collector", str(home.folder))
-        environments = (plain if null else watched, plain)
-        made = {which: Job(home, f"job-{which}", environments[which]) for which in (first, 1 - first)}
-        jobs = made[0], made[1]
-        if not null:
-            _greeted(service, set(jobs[0].pids))
-        os.kill(collector, signal.SIGSTOP)
+        jobs = Job(home, "job-1", environment), Job(home, "job-2", environment)
         steps = 20
         for _ in range(5):
             steps = max(5, round(TURN / max(job.turn(steps)[0] for job in jobs)))
-        found = []
+        before = _train(jobs, steps, pairs)
+        if not null:
+            jobs[0].hook()
+            _greeted(service, set(jobs[0].pids))
+        os.kill(collector, signal.SIGSTOP)
         held, started = [hook_seconds(pid) for pid in jobs[0].pids], time.monotonic()
-        for number in range(pairs):
-            order = (0, 1) if number % 2 else (1, 0)
-            times = {}
-            for which in order:
-                times[which] = jobs[which].turn(steps)
-            (wall, cpu), (wall_plain, cpu_plain) = times[0], times[1]
-            found.append((wall, wall_plain, cpu, cpu_plain))
-            time.sleep(2 * TURN)
+        after = _train(jobs, steps, pairs)
         spent = time.monotonic() - started
         own = [100 * (hook_seconds(pid) - was) / spent for pid, was in zip(jobs[0].pids, held, strict=True)]
         print(
@@ -136,7 +148,16 @@ def launch(pairs: int, *, null: bool, first: int) -> list[tuple[float, float, fl
         os.kill(collector, signal.SIGCONT)
         for job in jobs:
             job.close()
-        return found
+        return before, after
+
+
+def _train(jobs: tuple[Job, Job], steps: int, pairs: int) -> list[Pair]:
+    found = []
+    for number in range(pairs):
+        times = {which: jobs[which].turn(steps) for which in ((0, 1) if number % 2 else (1, 0))}
+        found.append((times[0][0] / times[1][0], times[0][1] / times[1][1]))
+        time.sleep(2 * TURN)
+    return found
 
 
 def _greeted(service: Service, pids: set[int]) -> None:
@@ -154,40 +175,47 @@ def _greeted(service: Service, pids: set[int]) -> None:
     raise SystemExit("the agent did not find the ranks")
 
 
-def interval(launches: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """Median of all, and the bounds between which 95 % of the medians lie when launches and their pairs are drawn anew."""
+Launch = tuple[list[Pair], list[Pair]]
+
+
+def effect(launches: Sequence[Launch], which: int) -> float:
+    """Mean over launches of what the median ratio grew by, per cent."""
+    grown = [statistics.median(p[which] for p in after) / statistics.median(p[which] for p in before) for before, after in launches]  # fmt: skip
+    return 100 * (statistics.fmean(grown) - 1)
+
+
+def interval(launches: Sequence[Launch], which: int) -> tuple[float, float]:
+    """The bounds between which 95 % of the effects lie when launches and their pairs are drawn anew."""
     draw = random.Random(0)
-    medians = sorted(
-        statistics.median(
+    drawn = sorted(
+        effect(
             [
-                one
-                for _ in launches
-                for held in [draw.choice(launches)]
-                for one in draw.choices(held, k=len(held))
-            ]
+                (draw.choices(before, k=len(before)), draw.choices(after, k=len(after)))
+                for before, after in draw.choices(launches, k=len(launches))
+            ],
+            which,
         )
         for _ in range(4000)
     )
-    return statistics.median([one for held in launches for one in held]), medians[100], medians[3900]
+    return drawn[100], drawn[3900]
 
 
 def main(arguments: list[str]) -> None:
     null = "--null" in arguments
     numbers = [int(one) for one in arguments if one.isdigit()]
-    count, pairs = (numbers + [4, 40][len(numbers) :])[:2]
-    held = []
+    count, pairs = (numbers + [6, 60][len(numbers) :])[:2]
+    launches: list[Launch] = []
     for number in range(count):
-        held.append(launch(pairs, null=null, first=number % 2))
-        told = [statistics.median([a / b for a, b in ((p[0], p[1]) for p in held[-1])]), statistics.median([p[2] / p[3] for p in held[-1]])]  # fmt: skip
-        print(
-            f"launch {number + 1}: wall {100 * (told[0] - 1):+.2f} %, CPU {100 * (told[1] - 1):+.2f} %",
-            flush=True,
-        )
-    step = statistics.median([p[1] for one in held for p in one])
-    print(f"{'null: neither has the hook' if null else 'with against without'}; step {1000 * step:.2f} ms, {count} launches of {pairs} pairs, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")  # fmt: skip
-    for name, a, b in (("wall", 0, 1), ("CPU", 2, 3)):
-        middle, low, high = interval([[p[a] / p[b] for p in one] for one in held])
-        print(f"{name}: {100 * (middle - 1):+.2f} % [{100 * (low - 1):+.2f}, {100 * (high - 1):+.2f}]")
+        launches.append(measure(pairs, null=null))
+        told = [effect(launches[-1:], which) for which in (0, 1)]
+        print(f"launch {number + 1}: wall {told[0]:+.2f} %, CPU {told[1]:+.2f} %", flush=True)
+    what = "null: no hook before and none after" if null else "with the hook against without"
+    print(
+        f"{what}; {count} launches of twice {pairs} pairs, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+    )
+    for name, which in (("wall", 0), ("CPU", 1)):
+        low, high = interval(launches, which)
+        print(f"{name}: {effect(launches, which):+.2f} % [{low:+.2f}, {high:+.2f}]")
 
 
 if __name__ == "__main__":

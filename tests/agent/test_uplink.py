@@ -25,6 +25,7 @@ from misstep.agent.otlp import Envelope
 from misstep.agent.records import Records
 from misstep.agent.target import Finder
 from misstep.agent.uplink import Uplink
+from misstep.core.clock import SettableClock
 
 Behaviour = Callable[["Handler"], None]
 
@@ -114,11 +115,17 @@ class Rig:
 
     def __init__(self, spool: Any, finder: Finder, **options: Any) -> None:
         self.spool = spool
-        self.coverage = Coverage("host/x")
+        self.coverage, self.clock = Coverage("host/x"), SettableClock()
         self.uplink = Uplink(
-            spool, Envelope({"host.name": "n1"}, "s", "1"), finder, self.coverage, agent="n1", **options
+            spool,
+            Envelope({"host.name": "n1"}, "s", "1"),
+            finder,
+            self.coverage,
+            self.clock,
+            agent="n1",
+            **options,
         )
-        self.uplink.start()
+        self.uplink.watch()
 
     def say(self, *bodies: str) -> None:
         out = Records(1)
@@ -401,6 +408,28 @@ def test_a_collector_that_is_away_gets_everything_when_it_is_back(make_spool: An
     finally:
         found.uplink.close(0)
         server.stop()
+
+
+def test_a_thread_that_dies_is_said_begun_again_and_sends_the_same_request(
+    rig: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = rig()
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "_gzip", lambda body: 1 / 0)
+        found.say("x")
+        end = time.monotonic() + 60
+        while (state := found.coverage.state("agent")) is None:
+            assert time.monotonic() < end
+            found.uplink.watch()
+            time.sleep(0.005)
+        assert "uplink died (ZeroDivisionError" in state.reason
+    found.clock.advance(2)
+    found.uplink.watch()
+    found.settled()
+    assert (server.bodies, server.seqs) == ([["x"]], [1])
+    end = time.monotonic() + 60
+    while found.coverage.state("agent").name != "ok":
+        assert time.monotonic() < end
 
 
 def test_closing_sends_what_waits_but_does_not_wait_for_ever(rig: Any, server: Any) -> None:

@@ -63,12 +63,13 @@ def assemble(settings: Settings) -> Iterator[Agent]:
         Envelope(host.resource, "misstep.agent", __version__),
         finder,
         coverage,
+        clock,
         agent=host.agent,
         token=settings.token,
     )
     agent = Agent(context, probes(context), watch=uplink.watch)
     try:
-        uplink.start()
+        uplink.watch()
         yield agent
     finally:
         agent.close()

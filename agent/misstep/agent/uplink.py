@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 import zlib
 
@@ -14,7 +13,8 @@ from misstep.agent.otlp import Envelope, rejected
 from misstep.agent.probe import OK, SourceState, failing
 from misstep.agent.spool import Spool
 from misstep.agent.target import Finder, Target
-from misstep.core.clock import SECOND
+from misstep.agent.watched_thread import WatchedThread
+from misstep.core.clock import SECOND, Clock
 from misstep.core.errors import SettingsError, StorageError
 
 RESPONSE_LIMIT = 4 * 1024 * 1024
@@ -48,6 +48,7 @@ class Uplink:
         envelope: Envelope,
         finder: Finder,
         coverage: Coverage,
+        clock: Clock,
         *,
         agent: str,
         token: str = "",
@@ -67,25 +68,26 @@ class Uplink:
                 raise SettingsError("the token has characters that no header can carry")
             lines.append(f"Authorization: Bearer {token}")
         self._headers = "".join(line + "\r\n" for line in lines).encode()
-        self._closing = threading.Event()
         self._exchange: Exchange | None = None
         self._since = 0
-        self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
-
-    def start(self) -> None:
-        """Begin to send."""
-        self._thread.start()
+        self._thread = WatchedThread("uplink", self._run, clock)
+        self._closing = self._thread.stopping
 
     def watch(self) -> None:
-        """Cut off a request that dribbles past its deadline; the agent's loop calls this each tick."""
+        """Begin to send, and again should the thread have died; cut off a request that dribbles past its deadline.
+
+        The agent's loop calls this each tick.
+        """
         since, held = self._since, self._exchange
         if since and held is not None and time.monotonic_ns() - since > self._deadline:
             held.cut()
+        if not self._closing.is_set() and (state := self._thread.watch()) != OK:
+            self._say(state)
 
     def close(self, grace: float = 2.0) -> None:
         """Send what waits for at most `grace` seconds, then stop; the rest stays in the spool."""
         end = time.monotonic() + grace
-        while self._thread.is_alive() and self._spool.wait(0) and time.monotonic() < end:
+        while self._thread.alive and self._spool.wait(0) and time.monotonic() < end:
             if self._since == 0 and self._coverage.state("agent") not in (None, OK):
                 break  # it is waiting out an outage
             time.sleep(0.02)
@@ -93,11 +95,11 @@ class Uplink:
         self._since = 1  # `watch` cuts off whatever is still being read
         self.watch()
         self._spool.wake()
-        if self._thread.is_alive():
-            self._thread.join(self._timeout + 1)
+        self._thread.close(self._timeout + 1)
 
     # -- the thread ----------------------------------------------------------------------------------
     def _run(self) -> None:
+        self._disconnect()  # of a life that ended in the midst of a request
         while not self._closing.is_set():
             if not self._spool.wait(_LOOK_AGAIN):
                 if self._spool.closed:

@@ -31,9 +31,14 @@ class WatchedThread:
         self._began = self._due = self._pause = 0
         self._why = ""
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def watch(self) -> SourceState:
         """Begin it, or begin it again when its pause is over; `failing` from its death until then. Call it at each check."""
-        if self._thread is not None and self._thread.is_alive():
+        if self.alive:
             return OK
         now = self._clock.monotonic()
         if self._thread is not None:

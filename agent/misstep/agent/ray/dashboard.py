@@ -16,6 +16,7 @@ from misstep.agent.ray.polled import Polled
 from misstep.agent.ray.session import RaySession
 from misstep.agent.ray.sessions import RaySessions
 from misstep.agent.records import Records
+from misstep.agent.watched_thread import WatchedThread
 from misstep.core import names
 from misstep.core.clock import SECOND
 from misstep.core.errors import StorageError, UnavailableError
@@ -51,8 +52,7 @@ class RayDashboard:
         self._sessions = sessions
         self._asked: dict[str, _Asked] = {}
         self._wanted = threading.Event()
-        self._closing = False
-        self._thread: threading.Thread | None = None
+        self._thread = WatchedThread("ray_api", self._work, context.clock)
 
     def supported(self) -> SourceState:
         """Always; which dashboard answers is told per session."""
@@ -61,24 +61,22 @@ class RayDashboard:
     def check(self, now: int, out: Records) -> SourceState | None:
         """Let the thread ask; it keeps what it hears by itself."""
         if any(not one.ended for one in self._sessions.all()):
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="misstep-ray-api", daemon=True)
-                self._thread.start()
+            state = self._thread.watch()
             self._wanted.set()
+            return state
         return None
 
     def close(self) -> None:
         """Stop the thread; a question under way is left to its timeout."""
-        self._closing = True
+        self._thread.stopping.set()
         self._wanted.set()
-        if self._thread is not None:
-            self._thread.join(1.0)
+        self._thread.close(1.0)
 
     def _work(self) -> None:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            if self._closing:
+            if self._thread.stopping.is_set():
                 return
             self.ask()
 

@@ -21,6 +21,7 @@ from misstep.agent.ray.session import RaySession
 from misstep.agent.ray.sessions import RaySessions
 from misstep.agent.records import Records
 from misstep.agent.series import Series
+from misstep.agent.watched_thread import WatchedThread
 from misstep.agent.web import HTTPException, connection
 from misstep.core import names
 
@@ -116,8 +117,7 @@ class RayMetrics:
         self._lost = 0
         self._lock = threading.Lock()
         self._wanted = threading.Event()
-        self._closing = False
-        self._thread: threading.Thread | None = None
+        self._thread = WatchedThread("ray_metrics", self._work, context.clock)
 
     def supported(self) -> SourceState:
         """Always; which session's ports answer is told per session."""
@@ -134,24 +134,22 @@ class RayMetrics:
             "metric", lost, f"a Ray metrics page with more than {SERIES_LIMIT} series, or malformed numbers"
         )
         if any(not one.ended for one in self._sessions.all()):
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="misstep-ray-metrics", daemon=True)
-                self._thread.start()
+            state = self._thread.watch()
             self._wanted.set()
+            return state
         return None
 
     def close(self) -> None:
         """Stop the thread; a read under way is left to its timeout."""
-        self._closing = True
+        self._thread.stopping.set()
         self._wanted.set()
-        if self._thread is not None:
-            self._thread.join(1.0)
+        self._thread.close(1.0)
 
     def _work(self) -> None:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            if self._closing:
+            if self._thread.stopping.is_set():
                 return
             self.scrape()
 
