@@ -29,6 +29,7 @@ FAULTS = {
     "monitored_barrier": ("rank-stuck", "2"),
     "timeout": ("rank-stuck", "1"),
     "hang_checkpoint": ("rank-stuck", "0"),
+    "ring_deadlock": ("collective-mismatch", "0"),
     "subgroup_skipped": ("collective-skipped", "2"),
     "save_fails": ("user-exception", "0"),
     "long_step_killed": ("process-killed", "3"),

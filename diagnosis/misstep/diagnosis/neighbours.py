@@ -19,8 +19,14 @@ _CALLS = frozenset(("send", "recv", "send_object_list", "recv_object_list", "bat
 _PACKAGE, _PIPELINE = "torch/distributed/", "torch/distributed/pipelining/"
 
 
-def apart(members: Mapping[int, Member], until: int) -> Fault | None:
-    """Ranks that keep others waiting in such calls; None where somebody moves, all wait or nobody does."""
+def apart(members: Mapping[int, Member], everybody: frozenset[int], until: int) -> Fault | None:
+    """Ranks that keep others waiting in such calls; None where somebody moves or nobody waits.
+
+    Where all of a job wait, each for another, nothing tells whose fault it is.
+
+    Args:
+        everybody: the ranks of the job; of some we may not know.
+    """
     if not any(one.snapshots for one in members.values()):
         return _never_met(members, until)
     alive = {n: one for n, one in members.items() if one.end is None or one.end.ts > until}
@@ -40,12 +46,14 @@ def apart(members: Mapping[int, Member], until: int) -> Fault | None:
             return None
         inside[number] = since
         calls.add(call)
-    if not inside or not missing:
+    if not inside:
         return None
     wait = Wait(
         "", 0, " and ".join(sorted(calls)), min(inside.values()), frozenset(inside), frozenset(missing)
     )
-    return Fault("missing", wait.missing, wait)
+    if missing:
+        return Fault("missing", wait.missing, wait)
+    return Fault("mismatch", wait.inside, wait, tied=True) if 1 < len(everybody) <= len(wait.inside) else None
 
 
 def waiting(members: Mapping[int, Member], until: int) -> frozenset[int]:

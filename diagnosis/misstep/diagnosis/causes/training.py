@@ -167,7 +167,10 @@ def mismatch(case: Case, ctx: Context) -> Claim | None:
     facts = told.facts
     instead, expected = facts["instead"], facts["expected"]
     place = facts["call"].partition(" ")[2]
-    if facts["tied"]:
+    if not facts["paired"]:
+        title = f"{_guilty(case, 'rank.mismatch')} wait in {facts['call']}, each for another"
+        sentence = f"{title[:1].upper()}{title[1:]}: nobody makes the call that would meet one of them."
+    elif facts["tied"]:
         sentence = (
             f"The ranks disagree about {place}, and nothing tells which of them is right: {told.statement}."
         )
@@ -197,8 +200,8 @@ def mismatch(case: Case, ctx: Context) -> Claim | None:
         score=0.6 if facts["tied"] else 0.95,
         decisive=tuple(case.all("rank.mismatch")),
         key=told.name,
-        ripe=ctx.at - int(facts["since"]) >= _CERTAIN,
-        impact=_impact(facts) if facts["waiting"] else "the job runs on, with a result that is wrong",
+        ripe=ctx.at - int(facts["since"]) >= (_CERTAIN if facts["paired"] else _IDLE),
+        impact="the job stands still" if not facts["paired"] else _impact(facts) if facts["waiting"] else "the job runs on, with a result that is wrong",
         lasting=not facts["waiting"] and instead is not None,
     )  # fmt: skip
 

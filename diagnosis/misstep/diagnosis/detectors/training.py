@@ -102,7 +102,9 @@ def moving(team: Team) -> bool:
 def _standing_still(window: Window, team: Team, first_end: int) -> list[Observation]:
     until = first_end - 1 if first_end else window.at
     ranks = {number: member.standing(until) for number, member in team.members.items()}
-    fault = waits.find(ranks, team.groups) or neighbours.apart(team.members, until)
+    fault = waits.find(ranks, team.groups) or neighbours.apart(
+        team.members, frozenset().union(*team.groups.values()), until
+    )
     if fault is not None and fault.kind == "missing" and fault.wait.sequence:
         # Of those who are not in the call some may wait for another rank in a call that is not recorded.
         fault = fault._replace(ranks=fault.ranks - neighbours.waiting(team.members, until) or fault.ranks)
@@ -191,7 +193,7 @@ def _guilty(
         "left": f"has ended with status 0 and never called {facts['call']}",
         "dead": f"is gone and never called {facts['call']}",
         "skipped": f"never called {facts['call']}" + (f"; it is in {_named(fault.instead)} of {facts['instead_group']}" if fault.instead else ""),
-        "mismatch": f"called {_told(fault, instead=True)} as #{wait.sequence} of {team.group(wait.group)}"
+        "mismatch": f"waits in {wait.name}" if not wait.sequence else f"called {_told(fault, instead=True)} as #{wait.sequence} of {team.group(wait.group)}"
         + (f", the others {_told(fault, instead=False)}" if fault.expected else ""),
     }[fault.kind]  # fmt: skip
     return Observation(
