@@ -31,6 +31,7 @@ FAULTS = {
     "hang_checkpoint": ("rank-stuck", "0"),
     "ring_deadlock": ("collective-mismatch", "0"),
     "subgroup_skipped": ("collective-skipped", "2"),
+    "spawn_exception": ("user-exception", "2"),
     "save_fails": ("user-exception", "0"),
     "long_step_killed": ("process-killed", "3"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -14,6 +15,7 @@ from misstep.core.identity import Session
 from misstep.diagnosis import pace
 from misstep.diagnosis.detectors.processes import ending
 from misstep.diagnosis.pace import Pace
+from misstep.diagnosis.traceback import root
 from misstep.diagnosis.waits import Call, Standing
 from misstep.diagnosis.window import Window
 from misstep.store.rows import LogRow
@@ -26,6 +28,9 @@ _READINGS, _NEWEST = 2, 50
 """Of each rank so many of its newest readings are compared call by call, and so many calls of each are kept else."""
 _PACED = 1000
 """Calls of a rank by which its pace is judged."""
+
+_SPAWNED = re.compile(r"-- Process (?P<place>\d+) terminated with the following error:")
+"""torch/multiprocessing/spawn.py, `ProcessContext.join`."""
 
 
 class Snapshot(NamedTuple):
@@ -230,6 +235,7 @@ class Team:
         if Session.parse(window.session).kind == "torch":
             starts = window.rows("session.start")
             self.launcher = _number(starts[-1], names.PID) if starts else 0
+            self._take_spawned(window)
 
     def _take_calls(self) -> None:
         """The calls that came with readings: the newest, and all of them where ranks differ."""
@@ -243,6 +249,23 @@ class Team:
                 calls = _calls(row.body)[1]
                 for call in calls if every else calls[-_NEWEST:]:
                     self.members[number].calls[call.group, call.sequence] = (call, row)
+
+    def _take_spawned(self, window: Window) -> None:
+        """The exception of a rank of torch.multiprocessing's `spawn`, which only the process that spawned it tells."""
+        ranks = [member for _, member in sorted(self.members.items())]
+        for row in window.rows("process.exception", attributes={names.PID: str(self.launcher)}):
+            told = _SPAWNED.match(row.attributes.get(names.EXCEPTION_MESSAGE, "").lstrip())
+            place, last = int(told["place"]) if told else -1, root(row.body)
+            if (
+                last is not None
+                and 0 <= place < len(ranks)
+                and ranks[place].failed
+                and ranks[place].raised is None
+            ):
+                ranks[place].raised = row._replace(
+                    attributes=row.attributes
+                    | {names.EXCEPTION_TYPE: last.type, names.EXCEPTION_MESSAGE: last.message}
+                )
 
     def _of(self, row: LogRow) -> Member | None:
         member = self.members.get(_number(row, names.RANK))

@@ -152,13 +152,15 @@ class Jobs:
         if process is not None and process.session and "/ray/" in process.session:
             return Job(process.session, 0, began)  # Ray started these ranks: its session is theirs
         words = rank.hello.get("argv") or _arguments(rank.pid)
+        launcher = _launcher(rank.pid)
+        if "--multiprocessing-fork" in words and launcher:
+            words = _arguments(launcher)
         when = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(began // SECOND))
         session = str(
             Session(
                 self._context.settings.site, "torch", _name(words), f"{when}_{key[-1][:8].replace('/', '_')}"
             )
         )
-        launcher = _launcher(rank.pid)
         job = Job(session, launcher, began)
         for pid in _above(rank.pid):
             known = workload.find(pid)

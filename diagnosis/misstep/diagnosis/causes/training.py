@@ -98,6 +98,8 @@ def _patience(facts: Any) -> tuple[int, str]:
         reasons.append((_IDLE if still else _BARRIER, "not all ranks start at one time"))
     elif not facts["paired"]:
         reasons.append((_IDLE if still else _BUSY, "how long a stage of a pipeline takes is not recorded"))
+    if facts["delegates"]:
+        reasons.append((_BUSY, "it waits for a program that it has started"))
     if facts["slow"]:
         idle = still and facts["asleep"]
         reasons.append(

@@ -221,7 +221,7 @@ def _place(member: Member, wait: Wait, until: int) -> dict[str, Any]:
     """Where a rank stands in its code, and how surely it does not move there."""
     dumps = [one for one in member.stacks(wait.since, until) if one.frames]
     if not dumps:
-        return {"standing": "", "steady": False, "held": False, "busy": False, "slow": False, "asleep": False, "place": "", "function": ""}  # fmt: skip
+        return {"standing": "", "steady": False, "held": False, "busy": False, "slow": False, "asleep": False, "delegates": False, "place": "", "function": ""}  # fmt: skip
     last = dumps[-1]
     own = next((frame for frame in reversed(last.frames) if frame.own), last.frames[-1])
     same = [one for one in dumps if one.frames[-1] == last.frames[-1] and own in one.frames]
@@ -230,7 +230,7 @@ def _place(member: Member, wait: Wait, until: int) -> dict[str, Any]:
     return {
         "standing": stacks.standing(last.frames), "steady": len(same) > 1 and last.ts - same[0].ts >= 2 * SECOND,
         "held": len(held) > 1 and last.ts - held[0].ts >= 2 * SECOND, "busy": all(one.active for one in dumps[-2:]), "slow": slow,
-        "asleep": member.asleep(wait.since, until) >= 2 * SECOND and not any(part in frame.file for frame in last.frames for part in _DELEGATED),
+        "delegates": last.frames[-1].file.endswith("/subprocess.py"), "asleep": member.asleep(wait.since, until) >= 2 * SECOND and not any(part in frame.file for frame in last.frames for part in _DELEGATED),
         "place": own.place, "path": f"{own.file}:{own.line}", "function": own.function,
     }  # fmt: skip
 

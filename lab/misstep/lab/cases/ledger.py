@@ -177,6 +177,7 @@ def _ranks() -> Iterable[Case]:
         yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
     yield Case("torch_hang_tp", cause, rank(5), hangs=True, ranks=8)
     yield Case("torch_spawn_hang", cause, rank(2), hangs=True)
+    yield Case("torch_by_hand", cause, rank(1), hangs=True)
     yield Case("torch_two_nodes", cause, rank(3), hangs=True)
     yield Case("torch_monitored_barrier", cause, rank(2), ranks=4)
     yield Case("torch_timeout", cause, rank(1), ranks=4)
@@ -208,6 +209,9 @@ def _ranks() -> Iterable[Case]:
     yield Case("torch_exception", "user-exception", rank(0), ranks=4)
     yield Case("torch_out_of_memory", "user-exception", rank(1), ranks=4)
     yield Case("torch_disk_full", "user-exception", rank(0), ranks=4)
+    yield Case("torch_terminated", "process-killed", rank(1), ranks=4)
+    yield Case("torch_spawn_exception", "user-exception", rank(2))
+    yield Case("torch_interface", "user-exception", (("rank", ""),), ranks=4)
     yield Case("torch_save_fails", "user-exception", rank(0), ranks=4)
     yield Case("torch_long_step_killed", "process-killed", rank(3), ranks=4)
     yield Case("torch_loader_killed", "user-exception", rank(1), ranks=4)
@@ -217,7 +221,7 @@ def _ranks() -> Iterable[Case]:
     yield Case("torch_restarts_used_up", "user-exception", rank(2), ranks=4, restarts=1)
     for name in (
         "slow_start", "prepare", "checkpoint", "evaluation", "uneven", "long_steps", "ddp_accumulation", "fsdp", "async",
-        "last_write", "rank0_logs", "periodic_work", "ddp_unequal_batches", "upload", "pipeline", "server",
+        "last_write", "rank0_logs", "periodic_work", "ddp_unequal_batches", "upload", "pipeline", "server", "subprocess",
     ):  # fmt: skip
         yield Case(f"torch_quiet_{name}", exit=0, ranks=4)
     yield Case("torch_quiet_healthy", exit=0, ranks=8)
