@@ -174,13 +174,19 @@ class Team:
         return _pace(told, tuple(sorted(self.groups.items())))
 
     def dumps(self, since: int, until: int) -> dict[int, Dump]:
-        """The newest stacks between two moments that were taken of most ranks together: a late one is also looked at alone."""
-        newest: dict[str, dict[int, Dump]] = {}
+        """Of each machine the newest stacks between two moments that were taken of most of its ranks together.
+
+        A rank that is late is also looked at alone.
+        """
+        machines: dict[str, dict[str, dict[int, Dump]]] = {}
         for number, member in self.members.items():
             for one in member.dumps:
                 if since <= one.ts <= until:
-                    newest.setdefault(one.together, {})[number] = one
-        return newest[max(newest, key=lambda reading: (len(newest[reading]), reading))] if newest else {}
+                    machines.setdefault(member.host, {}).setdefault(one.together, {})[number] = one
+        found: dict[int, Dump] = {}
+        for newest in machines.values():
+            found |= newest[max(newest, key=lambda reading: (len(newest[reading]), reading))]
+        return dict(sorted(found.items()))
 
     def _meet(self, row: LogRow) -> None:
         number, pid = _number(row, names.RANK), _number(row, names.PID)
@@ -219,15 +225,17 @@ class Team:
             if (member := self._of(row)) is not None and (dump := _dump(row)) is not None:
                 member.dumps.append(dump)
         everyone = [member for life in (*self.past, self.members) for member in life.values()]
-        by_pid = {member.pid: member for member in everyone}
+        # The start of a process, the last part of its name, is not always known to whoever tells of it.
+        processes = {_place(member.process): member for member in everyone}
         for row in window.rows("process.exit"):
             if (
-                held := by_pid.get(_number(row, names.PID))
+                held := processes.get(_place(row.entity))
             ) is not None and row.ts >= held.row.ts - 1_000_000_000:
                 held.end = row
         for row in window.rows("process.exception"):
-            held = by_pid.get(_number(row, names.PID))
-            if held is not None and not row.attributes.get(names.THREAD):
+            if (held := processes.get(_place(row.entity))) is not None and not row.attributes.get(
+                names.THREAD
+            ):
                 held.raised = row
         for member in everyone:
             if member.failed and member.end is not None and member.raised is None:
@@ -270,6 +278,11 @@ class Team:
     def _of(self, row: LogRow) -> Member | None:
         member = self.members.get(_number(row, names.RANK))
         return member if member is not None and member.pid == _number(row, names.PID) else None
+
+
+def _place(process: str) -> str:
+    """Host and pid of a process."""
+    return process.rpartition("/")[0]
 
 
 def _told_early(window: Window, member: Member) -> LogRow | None:

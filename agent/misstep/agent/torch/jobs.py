@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable
 
@@ -19,6 +20,7 @@ from misstep.core.identity import Session, process_id
 
 _LAUNCHERS = ("torchrun", "torch.distributed", "accelerate", "deepspeed", "lightning")
 _KEEP = 30 * SECOND
+_UNFIT = re.compile(r"[^\w.-]+")
 _LOOKS = (5, 7, 9, 12, 15, 20, 30, 60)
 """Seconds after the start of its youngest rank at which a job is looked at whose ranks have not met; then each minute."""
 _NO_HOOK = "misstep run -- torchrun …"
@@ -50,6 +52,7 @@ class Jobs:
         self._context = context
         self._boot = procfs.boot_time()
         self._jobs: dict[tuple[str, ...], Job] = {}
+        self._lives: dict[str, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self._jobs)
@@ -135,9 +138,28 @@ class Jobs:
             process.session = process.session or session
         self._context.workload.register(pid, session=session, role=role)
 
-    def _key(self, rank: Rank) -> tuple[str, ...]:
+    def _environ(self, rank: Rank) -> dict[str, str]:
         held = self._context.workload.find(rank.pid)
-        environ = {**(held.environment if held is not None else {}), **rank.hello.get("environ", {})}
+        return {**(held.environment if held is not None else {}), **rank.hello.get("environ", {})}
+
+    def _started(self, rank: Rank, key: tuple[str, ...], began: int) -> str:
+        """The last part of the session's name.
+
+        The agents of other machines have to call a job alike that runs on several. All that they surely share is its
+        key and the day; what else begins under the same key on that day is counted.
+        """
+        environ = self._environ(rank)
+        here, address = environ.get("LOCAL_WORLD_SIZE", ""), environ.get("MASTER_ADDR", "")
+        shared = here.isdecimal() and 0 < int(here) < rank.world and key[0] != "parent"
+        if not shared or address == "localhost" or address.startswith("127."):
+            when = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(began // SECOND))
+            return f"{when}_{key[-1][:8].replace('/', '_')}"
+        name = time.strftime("%Y-%m-%d_", time.gmtime(began // SECOND)) + _UNFIT.sub("_", "_".join(key))[-40:]
+        self._lives[name] = self._lives.get(name, 0) + 1
+        return f"{name}_{self._lives[name]}"
+
+    def _key(self, rank: Rank) -> tuple[str, ...]:
+        environ = self._environ(rank)
         run, port = str(environ.get("TORCHELASTIC_RUN_ID", "")), str(environ.get("MASTER_PORT", ""))
         if run and run != "none":
             return (run,)
@@ -155,12 +177,8 @@ class Jobs:
         launcher = _launcher(rank.pid)
         if "--multiprocessing-fork" in words and launcher:
             words = _arguments(launcher)
-        when = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(began // SECOND))
-        session = str(
-            Session(
-                self._context.settings.site, "torch", _name(words), f"{when}_{key[-1][:8].replace('/', '_')}"
-            )
-        )
+        started = self._started(rank, key, began)
+        session = str(Session(self._context.settings.site, "torch", _name(words), started))
         job = Job(session, launcher, began)
         for pid in _above(rank.pid):
             known = workload.find(pid)
