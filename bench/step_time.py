@@ -132,7 +132,9 @@ def measure(pairs: int, *, null: bool) -> tuple[list[Pair], list[Pair]]:
         steps = 20
         for _ in range(5):
             steps = max(5, round(TURN / max(job.turn(steps)[0] for job in jobs)))
+        os.kill(collector, signal.SIGSTOP)
         before = _train(jobs, steps, pairs)
+        os.kill(collector, signal.SIGCONT)
         if not null:
             jobs[0].hook()
             _greeted(service, set(jobs[0].pids))
