@@ -19,6 +19,8 @@ _SPAN = 60 * SECOND
 _AROUND = 5 * SECOND
 _THROTTLED = 0.02
 """Part of the time in which a cgroup was held back that is worth a word."""
+_BEFORE = 12 * SECOND
+"""The limits of cgroups are looked at each ten seconds: one look before the lag began tells what has come since."""
 
 Span = tuple[int, int]
 """From and until, Unix nanoseconds."""
@@ -88,7 +90,7 @@ def _throttled(window: Window, member: Member, span: Span) -> float:
     if not cgroup:
         return 0.0
     held = window.view.samples(
-        "cgroup.cpu.throttled.time", {names.CGROUP: cgroup}, since=span[0], until=span[1]
+        "cgroup.cpu.throttled.time", {names.CGROUP: cgroup}, since=span[0] - _BEFORE, until=window.at
     )
     rate = sum(map(_rate, held))
     return rate if rate >= _THROTTLED else 0.0

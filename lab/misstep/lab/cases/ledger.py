@@ -195,7 +195,7 @@ def _ranks() -> Iterable[Case]:
     yield Case("torch_shape_once", cause, rank(0), exit=0, ranks=4)
     yield Case("torch_shape_abort", cause, rank(1), ranks=4)
     cause = "straggler"
-    for name, guilty in (("straggler_sleep", 2), ("straggler_cpu", 0), ("straggler_pulses", 1), ("straggler_long_steps", 1), ("ddp_straggler", 1), ("fsdp_straggler", 3)):  # fmt: skip
+    for name, guilty in (("straggler_sleep", 2), ("straggler_cpu", 0), ("straggler_pulses", 1), ("straggler_long_steps", 1), ("straggler_throttled", 1), ("ddp_straggler", 1), ("fsdp_straggler", 3)):  # fmt: skip
         yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
     yield Case("torch_straggler_from_start", cause, rank(6), hangs=True, ranks=8)
     yield Case("torch_straggler_passes", cause, rank(3), exit=0, ranks=4, passes=True)
@@ -209,6 +209,7 @@ def _ranks() -> Iterable[Case]:
     yield Case("torch_exception", "user-exception", rank(0), ranks=4)
     yield Case("torch_out_of_memory", "user-exception", rank(1), ranks=4)
     yield Case("torch_disk_full", "user-exception", rank(0), ranks=4)
+    yield Case("torch_memory_limit", "kernel-oom-kill", rank(2), ranks=4)
     yield Case("torch_terminated", "process-killed", rank(1), ranks=4)
     yield Case("torch_spawn_exception", "user-exception", rank(2))
     yield Case("torch_interface", "user-exception", (("rank", ""),), ranks=4)
