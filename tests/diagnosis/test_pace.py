@@ -156,7 +156,8 @@ def test_a_barrier_every_ten_steps_is_no_place_to_come_late_at() -> None:
 # -- from readings to the verdict ---------------------------------------------------------------------------
 def row(event: str, rank: int, seq: int, at: int, body: str, state: str = "", **more: str) -> LogRow:
     attributes = {names.RANK: str(rank), names.PID: str(100 + rank), names.PROCESS_ENTITY: f"process/h/{100 + rank}/1", **more}  # fmt: skip
-    return LogRow(seq, 0, at, at, event, 9, SESSION, f"rank/{SESSION}/{rank}", state, body, attributes, {names.HOST_NAME: "node-1"})  # fmt: skip
+    entity = f"process/h/{100 + rank}/1" if event.startswith("process.") else f"rank/{SESSION}/{rank}"
+    return LogRow(seq, 0, at, at, event, 9, SESSION, entity, state, body, attributes, {names.HOST_NAME: "node-1"})  # fmt: skip
 
 
 def readings(held: list[dict[str, Any]], every: int = 5) -> list[LogRow]:
