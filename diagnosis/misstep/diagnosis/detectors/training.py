@@ -126,7 +126,10 @@ def _standing_still(window: Window, team: Team, first_end: int) -> list[Observat
     ):
         return []  # they had no time to come before the end came
     found = [_waiting(team, fault.wait)] if fault.wait.inside - fault.ranks else []
-    found += [_guilty(window, team, member, fault, pause, until, first_end) for member in guilty[:8]]
+    # Did one of them end by itself before anybody else did, or did the others give up on it?
+    itself = any(member.failed and _when(member) == first_end and not _lost(member) for member in guilty)
+    over = {"ended": first_end if itself else 0, "over": bool(first_end) and not itself}
+    found += [_guilty(window, team, member, fault, pause, until, over) for member in guilty[:8]]
     shared = _stacks(team, fault.wait, until)
     return found + ([shared] if shared is not None else [])
 
@@ -171,21 +174,17 @@ def call_name(team: Team, wait: Wait) -> str:
 
 
 def _guilty(
-    window: Window, team: Team, member: Member, fault: Fault, pause: int, until: int, first_end: int
+    window: Window, team: Team, member: Member, fault: Fault, pause: int, until: int, over: dict[str, Any]
 ) -> Observation:
     wait, held = fault.wait, member.at(until)
-    # Did it end by itself before anybody else did, or did the others give up on it?
-    itself = (
-        first_end if member.failed and _when(member) == first_end and not _follows(member, [member]) else 0
-    )
     facts: dict[str, Any] = {
         "rank": member.number, "pid": member.pid, "host": member.host, "process": member.process, "where": member.where,
         "call": call_name(team, wait), "paired": wait.sequence > 0 or wait.name == MEETING, "waiting": tuple(sorted(wait.inside - fault.ranks)), "since": wait.since, "pause": pause,
         "made": sum(held.begun.values()) if held is not None else 0, "computes": progress.computes(window, [member.pid], wait.since),
-        "ended": itself, "over": bool(first_end) and not itself, "tied": fault.tied, "guilty": tuple(sorted(fault.ranks)),
+        "tied": fault.tied, "guilty": tuple(sorted(fault.ranks)),
         "instead": fault.instead, "instead_group": team.group(fault.instead.group) if fault.instead else "", "expected": fault.expected,
     }  # fmt: skip
-    facts |= _place(member, wait, until)
+    facts |= over | _place(member, wait, until)
     at = facts["standing"]
     statement = {
         "missing": f"is not in {facts['call']}" + (f": it stands in {at}" if at else ""),
@@ -260,7 +259,7 @@ def _ended(team: Team, ends: list[Member], hung: bool) -> list[Observation]:
     """The rank that ended first by its own fault, and what followed from it."""
     ordered = sorted(ends, key=lambda one: (_when(one), one.number))
     roots = [one for one in ordered if not _follows(one, ordered)]
-    lost = [one for one in ordered if one.raised is not None and _is_cascade(one.raised)]
+    lost = [one for one in ordered if _lost(one)]
     if ends and not roots and not hung:
         roots = _earlier(team)
         ordered += roots
@@ -292,6 +291,11 @@ def _follows(member: Member, ordered: list[Member]) -> bool:
             return True
         return len(ordered) > 1 and _is_cascade(member.raised)
     return (signal == "SIGTERM" and member is not ordered[0]) or (not signal and code is None)
+
+
+def _lost(member: Member) -> bool:
+    """Whether what it raised is the loss of another rank."""
+    return member.raised is not None and _is_cascade(member.raised)
 
 
 def _is_cascade(row: LogRow) -> bool:

@@ -19,8 +19,9 @@ gentle, forced = [endless.remote(mark) for mark in marks]
 while not all(os.path.exists(mark) for mark in marks):
     time.sleep(0.2)
 ray.cancel(forced, force=True)
-while not ray.wait([gentle], timeout=2)[0]:  # Ray can lose a gentle one on a busy machine
+while len(ray.wait([gentle, forced], num_returns=2, timeout=2)[0]) < 2:  # Ray can lose one on a busy machine
     ray.cancel(gentle)
+    ray.cancel(forced, force=True)
 for task in (gentle, forced):
     try:
         ray.get(task)
