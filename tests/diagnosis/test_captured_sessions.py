@@ -73,6 +73,14 @@ def test_what_heals_or_is_wanted_stays_silent(captured: Callable[[str], Any], na
     assert seen == []
 
 
+def test_a_node_that_joins_late_ends_the_wait_for_it(captured: Callable[[str], Any]) -> None:
+    """Ray's last word on what nobody can give is older than the node that can."""
+    incidents = captured("quiet_late_node").run()
+    assert [(i.cause, i.blamed[0]["name"], i.status) for i in incidents] == [
+        ("infeasible-resources", "work", "recovered")
+    ]
+
+
 def test_a_burst_of_tasks_and_spilling_stay_silent(captured: Callable[[str], Any]) -> None:
     replay = captured("quiet_burst")
     at = replay.ticks()

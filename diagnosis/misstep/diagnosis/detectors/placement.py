@@ -56,7 +56,14 @@ def infeasible(
             task.resources for task, _ in waiting(window, roster, since=0, until=end, gone=until is not None)
         ]
         loose = [
-            one for one in loose if one.facts["kind"] == "group" or dict(one.facts["asked"]) not in known
+            one
+            for one in loose
+            if one.facts["kind"] == "group"
+            # Ray's answer is some seconds old, and a node may have joined since.
+            or (
+                dict(one.facts["asked"]) not in known
+                and not any(fits(one.facts["asked"], node.resources) for node in offers)
+            )
         ]
     return seen + loose
 
