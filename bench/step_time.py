@@ -1,18 +1,13 @@
-"""How much longer a training step takes with Misstep: the same ranks before and after the hook is in them.
+"""How much longer a training step takes while Misstep watches it: the same ranks, watched and not, in turns.
 
-    python -m bench.step_time [LAUNCHES] [PAIRS] [--null]
+    python -m bench.step_time [PAIRS] [--null]
 
-Two torchrun jobs alike, of Gloo and DDP, never run exactly alike: where their memory lies makes some per cent. So each
-launch starts two without the hook and lets them train in turns of some hundred milliseconds, while the other waits for
-its word; a pair is two neighbouring turns, in alternating order, and its ratio is of the mean step. Then the first job
-gets the hook, the agent asks its ranks each second, and as many pairs follow. What the hook costs is the ratio after,
-divided by the one before: of the same processes, with the other job as clock.
-
-The agent runs all the time, so what it takes of the machine itself is not in the ratio: `bench.training` tells that. The
-collector is stopped: it belongs on another machine. Ranks are pinned to processors, the same in both jobs, and are
-scheduled round robin in real time where that is allowed, so that what else the machine does has little say; they rest as
-long as they ran. The interval holds 95 % of the results of 4,000 samples of launches and of the pairs in each. With
-``--null`` nobody gets a hook: what the method itself finds.
+Two jobs alike never run exactly alike: where their memory lies makes some per cent, and more as time goes by. So one
+torchrun job of Gloo and DDP, one rank to a processor and the hook in each, trains in turns of half a second. In every
+other turn the agent is halted: nobody asks the ranks then, and what is left of the hook is two threads that sleep. A
+turn's ratio is of its mean step to that of the two halted turns around it. All that the agent does falls into the turns
+in which it runs, so they hold twice what a job usually sees of it, its own work on the same two processors included. The collector is halted all the time: it belongs on another machine. The interval holds 95 % of the medians of
+4,000 samples of the pairs. With ``--null`` the agent is halted in all turns: what the method itself finds.
 """
 
 from __future__ import annotations
@@ -25,19 +20,16 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench.training import hook_seconds, pid_of
 
-from misstep.agent import launch
+from misstep.agent.launch import TORCH_FOLDER, child_environment
 from misstep.lab.household import Household, free_ports
 from misstep.lab.service import Service
 
-RANKS = 4
-HOOK = str(Path(launch.__file__).parent / "hook")
-TURN = 0.4
-"""Seconds of a turn; with the turn of the other job and the rest behind both well below the two in which a rank that waits
-would be taken for one that stands still."""
+RANKS = 2
+TURN = 0.6
+"""Seconds of a turn: an agent that has heard nothing for 2 s would take a rank for one that stands still."""
 JOB = """
 import os, socket, sys, time
 os.sched_setaffinity(0, {int(os.environ["RANK"]) % os.cpu_count()})
@@ -45,10 +37,6 @@ import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 torch.set_num_threads(1)
 torch.manual_seed(0)
-try:
-    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-except PermissionError:
-    pass
 dist.init_process_group("gloo")
 model = torch.nn.Sequential(torch.nn.Linear(256, 512), torch.nn.ReLU(), torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Linear(512, 10))
 model = DistributedDataParallel(model)
@@ -57,12 +45,6 @@ batch, target = torch.randn(32, 256), torch.randint(0, 10, (32,))
 link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 link.sendall(f"{os.environ['RANK']} {os.getpid()}\\n".encode())
 for line in link.makefile():
-    if line == "hook\\n":
-        sys.path.insert(0, sys.argv[2])
-        import torch_hook
-        torch_hook._start(dist.distributed_c10d)
-        link.sendall(b"it is in\\n")
-        continue
     dist.barrier()
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(int(line)):
@@ -85,7 +67,7 @@ class Job:
                 name,
                 [
                     sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={RANKS}",
-                    f"--master-port={free_ports(1)[0]}", str(script), str(listener.getsockname()[1]), HOOK,
+                    f"--master-port={free_ports(1)[0]}", str(script), str(listener.getsockname()[1]),
                 ],
                 environment | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
@@ -100,13 +82,6 @@ class Job:
         held = [tuple(map(float, file.readline().split())) for file in self._files]
         return max(wall for wall, _ in held) / steps, sum(cpu for _, cpu in held) / steps
 
-    def hook(self) -> None:
-        """Start the hook in its ranks."""
-        for link in self._links:
-            link.sendall(b"hook\n")
-        for file in self._files:
-            file.readline()
-
     def close(self) -> None:
         """Let it end."""
         for file in self._files:
@@ -115,51 +90,43 @@ class Job:
             link.close()
 
 
-Pair = tuple[float, float]
-"""Of the first job's step and the other's: the ratios of wall time and of CPU time."""
-
-
-def measure(pairs: int, *, null: bool) -> tuple[list[Pair], list[Pair]]:
-    """One start of everything; the pairs before the hook, and those after."""
+def measure(pairs: int, *, null: bool) -> tuple[list[tuple[float, float]], list[float]]:
+    """Of each pair the ratios of wall time and of CPU time; and what the hook's threads took of each rank, per cent of a core."""
     with Household() as home:
         service = Service(home)
         service.start()
         service.wait()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
-        environment[launch.TORCH_FOLDER] = service.environment["MISSTEP_AGENT_TORCH_FOLDER"]
-        collector = pid_of("misstep.collector", str(home.folder))
-        jobs = Job(home, "job-1", environment), Job(home, "job-2", environment)
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
+        watched = plain | child_environment(service.agent_url, environ=plain)
+        watched[TORCH_FOLDER] = service.environment["MISSTEP_AGENT_TORCH_FOLDER"]
+        agent, collector = (pid_of(f"misstep.{name}", str(home.folder)) for name in ("agent", "collector"))
+        job = Job(home, "job", watched)
+        _greeted(service, set(job.pids))
         steps = 20
         for _ in range(5):
-            steps = max(5, round(TURN / max(job.turn(steps)[0] for job in jobs)))
+            steps = max(5, round(steps * TURN / (steps * job.turn(steps)[0])))
         os.kill(collector, signal.SIGSTOP)
-        before = _train(jobs, steps, pairs)
-        os.kill(collector, signal.SIGCONT)
-        if not null:
-            jobs[0].hook()
-            _greeted(service, set(jobs[0].pids))
-        os.kill(collector, signal.SIGSTOP)
-        held, started = [hook_seconds(pid) for pid in jobs[0].pids], time.monotonic()
-        after = _train(jobs, steps, pairs)
+        found = []
+        held, started = [hook_seconds(pid) for pid in job.pids], time.monotonic()
+        before = _turn(job, steps, agent, asks=False)
+        for _ in range(pairs):
+            watched_turn = _turn(job, steps, agent, asks=not null)
+            after = _turn(job, steps, agent, asks=False)
+            found.append(
+                (2 * watched_turn[0] / (before[0] + after[0]), 2 * watched_turn[1] / (before[1] + after[1]))
+            )
+            before = after
         spent = time.monotonic() - started
-        own = [100 * (hook_seconds(pid) - was) / spent for pid, was in zip(jobs[0].pids, held, strict=True)]
-        print(
-            f"the hook's threads: {', '.join(f'{one:.3f}' for one in own)} % of a core in each rank",
-            flush=True,
-        )
-        os.kill(collector, signal.SIGCONT)
-        for job in jobs:
-            job.close()
-        return before, after
+        own = [100 * (hook_seconds(pid) - was) / spent for pid, was in zip(job.pids, held, strict=True)]
+        for pid in (agent, collector):
+            os.kill(pid, signal.SIGCONT)
+        job.close()
+        return found, own
 
 
-def _train(jobs: tuple[Job, Job], steps: int, pairs: int) -> list[Pair]:
-    found = []
-    for number in range(pairs):
-        times = {which: jobs[which].turn(steps) for which in ((0, 1) if number % 2 else (1, 0))}
-        found.append((times[0][0] / times[1][0], times[0][1] / times[1][1]))
-        time.sleep(2 * TURN)
-    return found
+def _turn(job: Job, steps: int, agent: int, *, asks: bool) -> tuple[float, float]:
+    os.kill(agent, signal.SIGCONT if asks else signal.SIGSTOP)
+    return job.turn(steps)
 
 
 def _greeted(service: Service, pids: set[int]) -> None:
@@ -177,47 +144,28 @@ def _greeted(service: Service, pids: set[int]) -> None:
     raise SystemExit("the agent did not find the ranks")
 
 
-Launch = tuple[list[Pair], list[Pair]]
-
-
-def effect(launches: Sequence[Launch], which: int) -> float:
-    """Mean over launches of what the median ratio grew by, per cent."""
-    grown = [statistics.median(p[which] for p in after) / statistics.median(p[which] for p in before) for before, after in launches]  # fmt: skip
-    return 100 * (statistics.fmean(grown) - 1)
-
-
-def interval(launches: Sequence[Launch], which: int) -> tuple[float, float]:
-    """The bounds between which 95 % of the effects lie when launches and their pairs are drawn anew."""
+def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """The median, and the bounds between which 95 % of the medians lie when the pairs are drawn anew; per cent above 1."""
     draw = random.Random(0)
-    drawn = sorted(
-        effect(
-            [
-                (draw.choices(before, k=len(before)), draw.choices(after, k=len(after)))
-                for before, after in draw.choices(launches, k=len(launches))
-            ],
-            which,
-        )
-        for _ in range(4000)
-    )
-    return drawn[100], drawn[3900]
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(4000))
+    middle, low, high = (100 * (one - 1) for one in (statistics.median(ratios), medians[100], medians[3900]))
+    return middle, low, high
 
 
 def main(arguments: list[str]) -> None:
     null = "--null" in arguments
-    numbers = [int(one) for one in arguments if one.isdigit()]
-    count, pairs = (numbers + [6, 60][len(numbers) :])[:2]
-    launches: list[Launch] = []
-    for number in range(count):
-        launches.append(measure(pairs, null=null))
-        told = [effect(launches[-1:], which) for which in (0, 1)]
-        print(f"launch {number + 1}: wall {told[0]:+.2f} %, CPU {told[1]:+.2f} %", flush=True)
-    what = "null: no hook before and none after" if null else "with the hook against without"
+    pairs = next((int(one) for one in arguments if one.isdigit()), 240)
+    found, own = measure(pairs, null=null)
+    what = "null: halted in all turns" if null else "watched against not"
     print(
-        f"{what}; {count} launches of twice {pairs} pairs, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+        f"{what}; {RANKS} ranks, {pairs} pairs, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
     )
     for name, which in (("wall", 0), ("CPU", 1)):
-        low, high = interval(launches, which)
-        print(f"{name}: {effect(launches, which):+.2f} % [{low:+.2f}, {high:+.2f}]")
+        middle, low, high = interval([pair[which] for pair in found])
+        print(f"{name}: {middle:+.2f} % [{low:+.2f}, {high:+.2f}]")
+    print(
+        f"the hook's threads, over all turns: {', '.join(f'{one:.3f}' for one in own)} % of a core in each rank"
+    )
 
 
 if __name__ == "__main__":
