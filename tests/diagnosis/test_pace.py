@@ -241,6 +241,23 @@ def test_what_its_process_did_meanwhile_is_told(replayed: Replayed) -> None:
     assert "stopped by a signal" in incident.data["sentence"]
 
 
+def test_a_rank_that_the_limit_of_its_cgroup_holds_back(replayed: Replayed) -> None:
+    """Its process was told of before anybody knew whose rank it is, and the limits are looked at each ten seconds."""
+    rows = readings(rings("straggler"))
+    start = rows[0].ts
+    begun = row("process.start", 1, 1, start - SECOND, "", **{names.CGROUP: "/pod-1"})
+    early, rows = begun._replace(session=""), [one._replace(seq=one.seq + 1) for one in rows]
+    samples = [
+        ("cgroup.cpu.throttled.time", {names.CGROUP: "/pod-1"}, start + second * SECOND, 0.6 * second)
+        for second in (-5, 5, 15)
+    ]
+    (incident,) = replayed([early, *rows], SESSION, samples)
+    assert "limit of its cgroup held its tasks back for 0.60 s of each second" in incident.data["sentence"]
+    other = early._replace(entity="process/other-host/101/1")
+    (incident,) = replayed([other, *rows], SESSION, samples)
+    assert "cgroup" not in incident.data["sentence"]
+
+
 def test_a_shape_that_does_not_fit_stays_on_record_after_a_good_end(replayed: Replayed) -> None:
     rows = readings(rings("shape_silent"), every=1)
     at = max(one.ts for one in rows) + 10 * SECOND

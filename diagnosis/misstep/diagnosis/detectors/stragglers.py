@@ -19,6 +19,7 @@ _SPAN = 60 * SECOND
 _AROUND = 5 * SECOND
 _THROTTLED = 0.02
 """Part of the time in which a cgroup was held back that is worth a word."""
+_EARLY = 60 * SECOND
 _BEFORE = 12 * SECOND
 """The limits of cgroups are looked at each ten seconds: one look before the lag began tells what has come since."""
 
@@ -85,8 +86,11 @@ def _stopped(window: Window, member: Member, span: Span) -> float:
 
 def _throttled(window: Window, member: Member, span: Span) -> float:
     """Part of the time in which its cgroup's CPU limit held it back."""
-    starts = window.rows("process.start", attributes={names.PID: str(member.pid)})
-    cgroup = starts[-1].attributes.get(names.CGROUP, "") if starts else ""
+    # A process is told of before anybody knows whose rank it is.
+    starts = window.rows(
+        "process.start", attributes={names.PID: str(member.pid)}, everywhere=True, limit=5, since=member.row.ts - _EARLY, until=window.at,
+    )  # fmt: skip
+    cgroup = next((row.attributes.get(names.CGROUP, "") for row in reversed(starts) if row.entity == member.process), "")  # fmt: skip
     if not cgroup:
         return 0.0
     held = window.view.samples(

@@ -20,6 +20,8 @@ def limit():
             file.write(str(value))
     # The folder can go when its last process has gone, which is the one that cannot do it.
     if not os.fork():
+        os.setsid()
+        os.chdir("/")
         with open("/sys/fs/cgroup/memory/cgroup.procs", "w") as file:
             file.write(str(os.getpid()))
         while os.path.exists(group):

@@ -17,6 +17,8 @@ def clean_up():
     """The folders can go when the last process in them has gone, which can then not do it."""
     if os.fork():
         return
+    os.setsid()
+    os.chdir("/")
     for group in GROUPS:
         put(f"{os.path.dirname(group)}/cgroup.procs", os.getpid())
     while any(map(os.path.exists, GROUPS)):
