@@ -1,7 +1,7 @@
 """What watching a training job costs: the agent's CPU and memory with 8 ranks, and what the hook takes inside a rank.
 
     python -m bench.training [SECONDS]
-    python -m bench.training --step-time [LAUNCHES] [PAIRS] [--null]      see bench.step_time
+    python -m bench.training --step-time [PAIRS] [--null]      see bench.step_time
 
 Eight ranks of torch call an all_reduce ten times a second. CPU is read from /proc: the agent's with its children, and in
 a rank that of the hook's two threads alone.
