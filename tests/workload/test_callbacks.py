@@ -1,4 +1,4 @@
-"""What the frameworks' hooks tell, called in the order that their manuals document. The frameworks are not run here."""
+"""What the frameworks' hooks tell, called in the order that their manuals document. `test_frameworks` runs two of them."""
 
 from __future__ import annotations
 
