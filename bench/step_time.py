@@ -104,7 +104,7 @@ def measure(pairs: int, *, null: bool) -> tuple[list[tuple[float, float]], list[
         _greeted(service, set(job.pids))
         steps = 20
         for _ in range(5):
-            steps = max(5, round(steps * TURN / (steps * job.turn(steps)[0])))
+            steps = max(5, round(TURN / job.turn(steps)[0]))
         os.kill(collector, signal.SIGSTOP)
         found = []
         held, started = [hook_seconds(pid) for pid in job.pids], time.monotonic()

@@ -239,7 +239,7 @@ class Team:
                 held.raised = row
         for member in everyone:
             if member.failed and member.end is not None and member.raised is None:
-                member.raised = _told_early(window, member)
+                member.raised = _raised_early(window, member)
         if Session.parse(window.session).kind == "torch":
             starts = window.rows("session.start")
             self.launcher = _number(starts[-1], names.PID) if starts else 0
@@ -285,13 +285,19 @@ def _place(process: str) -> str:
     return process.rpartition("/")[0]
 
 
-def _told_early(window: Window, member: Member) -> LogRow | None:
-    """The exception of a rank that failed so soon that its session was not known yet."""
+def told_early(window: Window, member: Member, event: str) -> list[LogRow]:
+    """What was said of a member's process, also before anybody knew whose rank it is."""
     rows = window.rows(
-        "process.exception", attributes={names.PID: str(member.pid)}, everywhere=True, limit=5,
-        since=member.row.ts - _EARLY, until=window.at,
-    )  # fmt: skip
-    mine = [row for row in rows if row.entity == member.process and not row.attributes.get(names.THREAD)]
+        event, attributes={names.PID: str(member.pid)}, everywhere=True, since=member.row.ts - _EARLY
+    )
+    return [row for row in rows if row.entity == member.process]
+
+
+def _raised_early(window: Window, member: Member) -> LogRow | None:
+    """The exception of a rank that failed so soon that its session was not known yet."""
+    mine = [
+        row for row in told_early(window, member, "process.exception") if not row.attributes.get(names.THREAD)
+    ]
     return mine[-1] if mine else None
 
 

@@ -10,7 +10,7 @@ from misstep.core import names
 from misstep.core.stacks import Frame
 from misstep.diagnosis.observation import Observation, of_rows
 from misstep.diagnosis.pace import Late
-from misstep.diagnosis.team import Dump, Member, Team
+from misstep.diagnosis.team import Dump, Member, Team, told_early
 from misstep.diagnosis.window import SECOND, Window
 from misstep.store.rows import SeriesSamples
 
@@ -19,7 +19,6 @@ _SPAN = 60 * SECOND
 _AROUND = 5 * SECOND
 _THROTTLED = 0.02
 """Part of the time in which a cgroup was held back that is worth a word."""
-_EARLY = 60 * SECOND
 _BEFORE = 12 * SECOND
 """The limits of cgroups are looked at each ten seconds: one look before the lag began tells what has come since."""
 
@@ -86,11 +85,8 @@ def _stopped(window: Window, member: Member, span: Span) -> float:
 
 def _throttled(window: Window, member: Member, span: Span) -> float:
     """Part of the time in which its cgroup's CPU limit held it back."""
-    # A process is told of before anybody knows whose rank it is.
-    starts = window.rows(
-        "process.start", attributes={names.PID: str(member.pid)}, everywhere=True, limit=5, since=member.row.ts - _EARLY, until=window.at,
-    )  # fmt: skip
-    cgroup = next((row.attributes.get(names.CGROUP, "") for row in reversed(starts) if row.entity == member.process), "")  # fmt: skip
+    starts = told_early(window, member, "process.start")
+    cgroup = starts[-1].attributes.get(names.CGROUP, "") if starts else ""
     if not cgroup:
         return 0.0
     held = window.view.samples(
