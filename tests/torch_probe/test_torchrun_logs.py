@@ -14,7 +14,7 @@ from misstep.core.errors import UnavailableError
 from misstep.lab.household import free_ports
 
 SCRIPT = """
-import os, time
+import os, sys, time
 import torch, torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -22,6 +22,9 @@ from torch.distributed.elastic.multiprocessing.errors import record
 def main():
     dist.init_process_group("gloo")
     rank = dist.get_rank()
+    while not os.path.exists(sys.argv[1]):
+        print(f"rank {rank} waits", flush=True)
+        time.sleep(0.2)
     for step in range(60):
         dist.all_reduce(torch.ones(8))
         print(f"rank {rank} step {step}", flush=True)
@@ -52,12 +55,13 @@ def wanted(client: Any) -> tuple[dict[tuple[str, str], Any], list[Any], str]:
 def test_files_of_torchrun(watched: Any, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
+    begin = tmp_path / "begin"
     with watched() as (home, service, environment):
         home.start(
             "torchrun",
             [
                 sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_ports(1)[0]}",
-                f"--log-dir={tmp_path / 'logs'}", "--tee=3", str(script),
+                f"--log-dir={tmp_path / 'logs'}", "--tee=3", str(script), str(begin),
             ],
             environment,
         )  # fmt: skip
@@ -69,6 +73,9 @@ def test_files_of_torchrun(watched: Any, tmp_path: Path) -> None:
             time.sleep(0.5)
             with contextlib.suppress(UnavailableError):  # a machine that does much else besides
                 told, lines, session = wanted(client)
+            # What a launcher wrote before it was found is not read: its file may hold the words of others as well.
+            if any("waits" in row["body"] and str(script.parent / "logs") not in row["attributes"]["log.file.path"] for row in lines):  # fmt: skip
+                begin.touch()
         assert {("error_file", "1"), ("rank_failed", "1")} <= set(told), (
             told.keys(),
             home.last_words("torchrun", 30),

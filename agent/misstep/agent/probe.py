@@ -49,7 +49,7 @@ class Probe(Protocol):
 
     Attributes:
         source: a key of `misstep.core.names.SOURCES`.
-        interval: seconds between checks.
+        interval: seconds between checks; a check may change it.
         follows_events: checked out of turn in a tick in which a probe before it brought an event, and in the next.
     """
 

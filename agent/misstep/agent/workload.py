@@ -81,6 +81,8 @@ class Workload:
         self._gone: dict[int, Process] = {}
         self._clusters: dict[str, str] = {}
         self._asked: dict[int, tuple[str, str]] = {}
+        self.changes = 0
+        """Counts who comes, goes or is registered, so that a look at all of them can be spared while it stands."""
         self.exit_of: Callable[[int], Exit | None] = lambda pid: None
         """How the newest process with this pid ended, while that is remembered; set by the probe of exits."""
         self.command_session: Callable[[int, Records], str] = lambda pid, out: ""
@@ -107,6 +109,11 @@ class Workload:
         with self._lock:
             return self._live.get(pid) or self._gone.get(pid)
 
+    def is_live(self, pid: int, start: int) -> bool:
+        """Whether the process is one that is watched, and has not been seen to end."""
+        held = self._live.get(pid)
+        return held is not None and held.start == start
+
     def session_of(self, pid: int) -> str:
         """Our session of a process, or an empty string."""
         process = self.find(pid)
@@ -119,6 +126,7 @@ class Workload:
         """
         with self._lock:
             self._asked[pid] = (session, role)
+            self.changes += 1
 
     def name_cluster(self, ray_session_name: str, cluster: str) -> str:
         """Say which cluster a Ray session belongs to; returns our session, which its processes carry from now on."""
@@ -143,18 +151,21 @@ class Workload:
         """Registrations since the last call: pid → (session, role)."""
         with self._lock:
             asked, self._asked = self._asked, {}
+            self.changes += len(asked)
         return asked
 
     def add(self, process: Process) -> None:
         """A process was found."""
         with self._lock:
             self._live[process.pid] = process
+            self.changes += 1
 
     def remove(self, process: Process) -> None:
         """A process is gone; it stays findable for a while."""
         with self._lock:
             if self._live.get(process.pid) is process:
                 del self._live[process.pid]
+            self.changes += 1
             self._gone.pop(process.pid, None)
             self._gone[process.pid] = process
             while len(self._gone) > _GONE_KEPT:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from misstep.agent.kubelet.resources import Device, Listing
 
 _EVERY = 30.0
+_ABSENT = 5.0
+"""Seconds between two looks for a kubelet that is not there."""
 _SOON = 5.0
 """Seconds between two questions at least: kubelet answers all of a node's clients from one allowance."""
 _MOUNT = "mount /var/lib/kubelet/pod-resources of the node into the agent's container"
@@ -48,6 +50,7 @@ class PodResourcesProbe:
         """Hand on the newest answer."""
         if not self._path:
             return None
+        self.interval = _ABSENT
         try:
             os.stat(self._path)
         except FileNotFoundError:
@@ -56,6 +59,7 @@ class PodResourcesProbe:
             return unsupported(f"{self._path} is not there, so pods of GPUs are known by uid alone", _MOUNT)
         except OSError as error:
             return unsupported(f"{self._path} is shut to this user ({error.strerror}), so pods of GPUs are known by uid alone", "sudo misstep agent")  # fmt: skip
+        self.interval = 1.0
         life = self._thread.watch()
         with self._lock:
             answer, self._answer = self._answer, None

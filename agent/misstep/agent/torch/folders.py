@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from glob import glob
 
 
 def own(environ: Mapping[str, str]) -> str:
@@ -18,7 +17,16 @@ def watched(setting: str) -> list[str]:
     """The folders that an agent looks into: the one that is set, else its user's own, and for root everybody's."""
     if setting:
         return [setting]
-    found = {own(os.environ)}
-    if os.geteuid() == 0:
-        found |= {*glob("/run/user/*/misstep/torch"), *glob("/tmp/misstep-*/torch")}
-    return sorted(found)
+    mine = own(os.environ)
+    if os.geteuid() != 0:
+        return [mine]
+    others = [f"/run/user/{name}/misstep/torch" for name in _listed("/run/user")]
+    others += [f"/tmp/{name}/torch" for name in _listed("/tmp") if name.startswith("misstep-")]
+    return sorted({mine, *(path for path in others if os.path.isdir(path))})
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

@@ -110,25 +110,23 @@ class Jobs:
         now = self._context.clock.monotonic()
         if not self._jobs:
             return
-        watched = {process.pid: process.start for process in self._context.workload.processes()}
-
-        def is_there(pid: int, start: int) -> bool:
-            # The probe of processes reads those that it watches each second.
-            return bool(pid) and (watched.get(pid) == start or pids.is_running(pid, start))
-
         for key, job in list(self._jobs.items()):
             if job.ended:
                 if now - job.ended > _KEEP:
                     del self._jobs[key]
                 continue
             starts = {rank.pid: rank.start for rank in job.ranks.values()}
-            job.alive = {pid for pid in job.alive if is_there(pid, starts.get(pid, 0))}
-            if job.alive or is_there(job.launcher, job.launcher_start):
+            job.alive = {pid for pid in job.alive if self._is_there(pid, starts.get(pid, 0))}
+            if job.alive or self._is_there(job.launcher, job.launcher_start):
                 self._context.coverage.report("torch_collectives", self._state(job), job.session)
             elif job.session.split("/")[1:2] != ["ray"]:
                 self._end(job, now, out)
             else:
                 job.ended = now
+
+    def _is_there(self, pid: int, start: int) -> bool:
+        # The probe of processes reads those that it watches each second.
+        return bool(pid) and (self._context.workload.is_live(pid, start) or pids.is_running(pid, start))
 
     # -- naming ------------------------------------------------------------------------------------
     def _own(self, pid: int, session: str, role: str) -> None:

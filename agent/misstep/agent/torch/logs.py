@@ -7,6 +7,7 @@ shows it all the same. Files may lie where reading blocks, so a thread reads the
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING
 
 from misstep.agent.context import Context
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from misstep.agent.torch.followed import Holder
     from misstep.agent.torch.reader import Reader
 
-_ROUND = 1.0
+_ROUND, _IDLE_ROUND = 1.0, 5.0
 _REMEDY = "torchrun --log-dir logs --tee 3 …"
 _ROLES = ("rank", "launcher", "command")
 
@@ -34,6 +35,7 @@ class TrainingLogs:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._reader: Reader | None = None
+        self._news = threading.Event()
         self._thread = WatchedThread("training_logs", self._run, context.clock)
 
     def supported(self) -> SourceState:
@@ -50,9 +52,12 @@ class TrainingLogs:
 
             self._reader = Reader(self._context)
         known = {(one.pid, one.start, one.session): one for one in self._reader.holders}
-        self._reader.holders = [
+        holders = [
             known.get((one.pid, one.start, one.session)) or _holder(one, self._context) for one in held
         ]
+        if holders != self._reader.holders:
+            self._reader.holders = holders
+            self._news.set()
         state, read = self._thread.watch(), self._reader.sessions()
         for session in {one.session for one in held}:
             told = state if state.name != "ok" or session in read else off("its ranks write to a terminal or a pipe", _REMEDY)  # fmt: skip
@@ -61,12 +66,15 @@ class TrainingLogs:
 
     def close(self) -> None:
         """End the thread."""
+        self._thread.stopping.set()
+        self._news.set()
         self._thread.close(2.0)
 
     def _run(self) -> None:
         while self._reader is not None and not self._thread.stopping.is_set():
+            self._news.clear()
             self._reader.read()
-            self._thread.stopping.wait(_ROUND)
+            self._news.wait(_IDLE_ROUND if self._reader.idle else _ROUND)
 
 
 def _holder(process: Process, context: Context) -> Holder:

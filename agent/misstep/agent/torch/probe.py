@@ -48,6 +48,8 @@ class TorchProbe:
         self._known: dict[str, Rank] = {}
         self._outside: set[tuple[int, int]] = set()
         self._folders: list[str] = []
+        self._pyspy = ""
+        self._counted = -1
         self._stamps: dict[str, int] = {}
         self._list_due = 0
         self._series: dict[str, tuple[Series, Series, Points]] = {}
@@ -108,6 +110,7 @@ class TorchProbe:
         if monotonic >= self._list_due:
             self._list_due = monotonic + _LIST_EVERY
             self._folders = folders.watched(self._context.settings.agent.torch_folder)
+            self._pyspy = pyspy.program()
         for folder in self._folders:
             try:
                 stamp = os.stat(folder).st_mtime_ns
@@ -156,6 +159,10 @@ class TorchProbe:
 
     def _from_outside(self, out: Records) -> None:
         """Ranks that the process table knows by their environment: their hook speaks with the first group, or never."""
+        counted = self._context.workload.changes
+        if counted == self._counted:
+            return
+        self._counted = counted
         for process in self._context.workload.processes("rank"):
             mark = (process.pid, process.start)
             number, world = process.environment.get("RANK", ""), process.environment.get("WORLD_SIZE", "")
@@ -193,7 +200,7 @@ class TorchProbe:
         points.add(rank.workload, out)
 
     def _stacks_state(self) -> SourceState:
-        if not pyspy.program():
+        if not self._pyspy:
             return unsupported(
                 "py-spy is not installed; the ranks' own threads tell, where they can", "pip install py-spy"
             )

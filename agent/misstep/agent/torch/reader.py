@@ -18,6 +18,8 @@ from misstep.core.errors import StorageError
 
 _CURSOR = "torch_logs:"
 _LIST_EVERY = 5 * SECOND
+_SETTLED = 30 * SECOND
+"""So long a process is known, and so long lies between looks at where its output goes from then on."""
 _KEEP = 15 * SECOND
 """For how long a file is followed after its last writer went."""
 _FILES, _PROCESSES = 512, 4096
@@ -45,11 +47,19 @@ class Reader:
         self._begun: dict[tuple[int, str], tuple[int, Followed, Line, Found]] = {}
         self._listed: list[Holder] = []
         self._job: dict[str, dict[int, Holder]] = {}  # every process of a job, by pid, oldest first
+        self._outputs: dict[
+            Holder, tuple[int, int, list[Place]]
+        ] = {}  # known since, looked at again, where to
         self._list_due = 0
 
     def sessions(self) -> set[str]:
         """Those of which a file is followed. Any thread may ask."""
         return {one.session for one in list(self.files.values())}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that could grow is known."""
+        return not (self.files or self._errors or self._begun)
 
     def read(self) -> None:
         """Look for files, read what is new, and hand it over."""
@@ -84,7 +94,7 @@ class Reader:
             if job.get(holder.pid) != holder and len(job) < _PROCESSES:
                 job.pop(holder.pid, None)
                 job[holder.pid] = holder
-            places = list(followed.outputs(holder.pid))
+            places = list(self._output(holder, monotonic))
             if holder.debug_file:
                 place = followed.named(holder.pid, holder.debug_file, socket.gethostname())
                 places += [place] if place is not None else []
@@ -93,6 +103,7 @@ class Reader:
                 self._follow(place, holder.session)
             if holder.error_file:
                 self._errors.setdefault(holder, [0, 0])[1] = 0
+        self._outputs = {holder: self._outputs[holder] for holder in self._listed}
         for path, file in self.files.items():
             file.hold(writers.get(path, ()), monotonic)
         for holder, held in list(self._errors.items()):
@@ -100,6 +111,14 @@ class Reader:
                 held[1] = held[1] or monotonic
                 if monotonic - held[1] > _KEEP:
                     del self._errors[holder]
+
+    def _output(self, holder: Holder, monotonic: int) -> list[Place]:
+        since, due, places = self._outputs.get(holder, (monotonic, monotonic, []))
+        if monotonic >= due:
+            places = list(followed.outputs(holder.pid))
+            due = monotonic + (_SETTLED if monotonic - since >= _SETTLED else _LIST_EVERY)
+            self._outputs[holder] = (since, due, places)
+        return places
 
     def _follow(self, place: Place, session: str) -> None:
         if place.path in self.files or len(self.files) >= _FILES:
