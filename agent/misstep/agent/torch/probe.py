@@ -14,8 +14,9 @@ from misstep.agent.otlp import Value
 from misstep.agent.probe import OK, SourceState, failing, off, unsupported
 from misstep.agent.records import Records
 from misstep.agent.series import Series, declared
-from misstep.agent.torch import door, folders, pyspy
+from misstep.agent.torch import door, pyspy
 from misstep.agent.torch.door import Door
+from misstep.agent.torch.folders import Folders
 from misstep.agent.torch.jobs import Jobs
 from misstep.agent.torch.progress import Points
 from misstep.agent.torch.rank import Rank
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from misstep.agent.torch.watcher import Watcher
 
 _LIST_EVERY = 5 * SECOND
-_COARSE = 2 * SECOND
 _YOUNG = 5.0
 """Seconds in which a socket may be bound and not listen yet."""
 
@@ -47,10 +47,9 @@ class TorchProbe:
         self._lost: list[Rank] = []
         self._known: dict[str, Rank] = {}
         self._outside: set[tuple[int, int]] = set()
-        self._folders: list[str] = []
+        self._folders = Folders(context.settings.agent.torch_folder)
         self._pyspy = ""
         self._counted = -1
-        self._stamps: dict[str, int] = {}
         self._list_due = 0
         self._series: dict[str, tuple[Series, Series, Points]] = {}
         context.workload.want_stacks = self.want_stacks
@@ -106,20 +105,13 @@ class TorchProbe:
             self._watcher.close()
 
     def _discover(self) -> None:
-        monotonic = self._context.clock.monotonic()
+        now, monotonic = self._context.clock.now(), self._context.clock.monotonic()
         if monotonic >= self._list_due:
             self._list_due = monotonic + _LIST_EVERY
-            self._folders = folders.watched(self._context.settings.agent.torch_folder)
+            self._folders.search(now)
             self._pyspy = pyspy.program()
-        for folder in self._folders:
-            try:
-                stamp = os.stat(folder).st_mtime_ns
-            except OSError:
-                continue
-            # A file system's clock is coarse: what came a moment after the last look may bear the same time.
-            if stamp != self._stamps.get(folder) or abs(self._context.clock.now() - stamp) < _COARSE:
-                self._stamps[folder] = stamp
-                self._list(folder)
+        for folder in self._folders.changed(now):
+            self._list(folder)
 
     def _list(self, folder: str) -> None:
         for name in os.listdir(folder):
