@@ -1,13 +1,17 @@
-"""How much longer a training step takes while Misstep watches it: the same ranks, watched and not, in turns.
+"""How much longer a training step takes while Misstep watches it: steps that it touched, against those around them.
 
-    python -m bench.step_time [PAIRS] [--null]
+    python -m bench.step_time [SECONDS]
 
-Two jobs alike never run exactly alike: where their memory lies makes some per cent, and more as time goes by. So one
-torchrun job of Gloo and DDP, one rank to a processor and the hook in each, trains in turns of half a second. In every
-other turn the agent is halted: nobody asks the ranks then, and what is left of the hook is two threads that sleep. A
-turn's ratio is of its mean step to that of the two halted turns around it. All that the agent does falls into the turns
-in which it runs, so they hold twice what a job usually sees of it, its own work on the same two processors included. The collector is halted all the time: it belongs on another machine. The interval holds 95 % of the medians of
-4,000 samples of the pairs. With ``--null`` the agent is halted in all turns: what the method itself finds.
+Two jobs alike never run exactly alike (where their memory lies makes some per cent), and one job is not alike from minute
+to minute. But all that Misstep does to a job it does in moments: the hook's threads answer the agent, the agent reads and
+sends. So one torchrun job of two ranks of Gloo and DDP trains without a pause, watched as every job is, and rank 0 notes
+after each step whether a thread of its hook or of the agent has run in it. Steps of a second in which none has run say how
+long a step is; what the others took beyond that, over all time, is the cost. The longer a step, the likelier it is that
+something falls into it by chance: the same sum over steps some tenths of a second later says how much that makes.
+
+Each rank has a processor of its own, and the agent no other than theirs: what it does itself is counted too, where on a
+GPU node it finds an idle processor. The collector is halted: it belongs on another machine.
+The interval holds 95 % of the results when blocks of 5 s are drawn anew 4,000 times.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
 
 from bench.training import hook_seconds, pid_of
 
@@ -28,11 +35,14 @@ from misstep.lab.household import Household, free_ports
 from misstep.lab.service import Service
 
 RANKS = 2
-TURN = 0.6
-"""Seconds of a turn: an agent that has heard nothing for 2 s would take a rank for one that stands still."""
+BLOCK = 5.0
+LATER = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+LONGEST = 20
+"""Times a usual step; what is longer was the machine's doing, and is left out wherever it fell."""
 JOB = """
-import os, socket, sys, time
-os.sched_setaffinity(0, {int(os.environ["RANK"]) % os.cpu_count()})
+import os, sys, time
+rank, processors = int(os.environ["RANK"]), sorted(os.sched_getaffinity(0))
+os.sched_setaffinity(0, {processors[rank % len(processors)]})
 import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 torch.set_num_threads(1)
@@ -42,130 +52,186 @@ model = torch.nn.Sequential(torch.nn.Linear(256, 512), torch.nn.ReLU(), torch.nn
 model = DistributedDataParallel(model)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 batch, target = torch.randn(32, 256), torch.randint(0, 10, (32,))
-link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-link.sendall(f"{os.environ['RANK']} {os.getpid()}\\n".encode())
-for line in link.makefile():
-    dist.barrier()
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(int(line)):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(batch), target).backward()
-        optimizer.step()
-    link.sendall(f"{time.perf_counter() - wall} {time.process_time() - cpu}\\n".encode())
+
+def step():
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(batch), target).backward()
+    optimizer.step()
+
+begin = sys.argv[1] + "/begin"
+while not os.path.exists(begin):
+    step()
+    time.sleep(0.05)
+threads = [os.open(path, os.O_RDONLY) for path in open(begin).read().split()] if rank == 0 else []
+stop = torch.zeros(1)
+ran, notes, since = [b""] * len(threads), [], time.perf_counter()
+while not stop:
+    for _ in range(64):
+        step()
+        now = [os.pread(thread, 64, 0) for thread in threads]
+        moment = time.perf_counter()
+        notes.append((since, moment - since, [was != held for was, held in zip(ran, now)]))
+        ran, since = now, moment
+    stop.fill_(os.path.exists(sys.argv[1] + "/end") and rank == 0)
+    dist.broadcast(stop, 0)
+    since = time.perf_counter()
+if rank == 0:
+    with open(sys.argv[1] + "/notes", "w") as file:
+        for since, took, touched in notes[1:]:
+            print(f"{since:.6f} {took:.6f} {''.join(map(str, map(int, touched)))}", file=file)
 """
 
 
-class Job:
-    """A running torchrun that trains when it is told to."""
+class Step(NamedTuple):
+    """When it began and how long it took, seconds; whether a thread of the hook, and of the agent, ran in it."""
 
-    def __init__(self, home: Household, name: str, environment: dict[str, str]) -> None:
-        script = home.folder / "train.py"
-        script.write_text(JOB)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.settimeout(120)
-            home.start(
-                name,
-                [
-                    sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={RANKS}",
-                    f"--master-port={free_ports(1)[0]}", str(script), str(listener.getsockname()[1]),
-                ],
-                environment | {"OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-            self._links = [listener.accept()[0] for _ in range(RANKS)]
-        self._files = [link.makefile() for link in self._links]
-        self.pids = [int(file.readline().split()[1]) for file in self._files]
-
-    def turn(self, steps: int) -> tuple[float, float]:
-        """Train so many steps; (seconds of one, CPU seconds of one in all ranks together)."""
-        for link in self._links:
-            link.sendall(b"%d\n" % steps)
-        held = [tuple(map(float, file.readline().split())) for file in self._files]
-        return max(wall for wall, _ in held) / steps, sum(cpu for _, cpu in held) / steps
-
-    def close(self) -> None:
-        """Let it end."""
-        for file in self._files:
-            file.close()
-        for link in self._links:
-            link.close()
+    begun: float
+    took: float
+    hook: bool
+    agent: bool
 
 
-def measure(pairs: int, *, null: bool) -> tuple[list[tuple[float, float]], list[float]]:
-    """Of each pair the ratios of wall time and of CPU time; and what the hook's threads took of each rank, per cent of a core."""
+def measure(seconds: float) -> tuple[list[Step], list[float]]:
+    """The steps of rank 0; and what the hook's threads took of each rank, per cent of a core."""
     with Household() as home:
         service = Service(home)
         service.start()
         service.wait()
         plain = {k: v for k, v in os.environ.items() if not k.startswith("MISSTEP_")}
-        watched = plain | child_environment(service.agent_url, environ=plain)
+        watched = plain | child_environment(service.agent_url, environ=plain) | {"OMP_NUM_THREADS": "1"}
         watched[TORCH_FOLDER] = service.environment["MISSTEP_AGENT_TORCH_FOLDER"]
         agent, collector = (pid_of(f"misstep.{name}", str(home.folder)) for name in ("agent", "collector"))
-        job = Job(home, "job", watched)
-        _greeted(service, set(job.pids))
-        steps = 20
-        for _ in range(5):
-            steps = max(5, round(TURN / job.turn(steps)[0]))
+        script = home.folder / "train.py"
+        script.write_text(JOB)
+        home.start(
+            "job",
+            [
+                sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={RANKS}",
+                f"--master-port={free_ports(1)[0]}", str(script), str(home.folder),
+            ],
+            watched,
+        )  # fmt: skip
+        pids = _greeted(service)
+        hook, theirs = _threads(pids[0], *HOOK), _threads(agent)
+        temporary = home.folder / "threads"
+        temporary.write_text("\n".join(map(str, hook + theirs)))
         os.kill(collector, signal.SIGSTOP)
-        found = []
-        held, started = [hook_seconds(pid) for pid in job.pids], time.monotonic()
-        before = _turn(job, steps, agent, asks=False)
-        for _ in range(pairs):
-            watched_turn = _turn(job, steps, agent, asks=not null)
-            after = _turn(job, steps, agent, asks=False)
-            found.append(
-                (2 * watched_turn[0] / (before[0] + after[0]), 2 * watched_turn[1] / (before[1] + after[1]))
-            )
-            before = after
+        temporary.rename(home.folder / "begin")
+        time.sleep(5)
+        held, started = [hook_seconds(pid) for pid in pids], time.monotonic()
+        time.sleep(seconds)
         spent = time.monotonic() - started
-        own = [100 * (hook_seconds(pid) - was) / spent for pid, was in zip(job.pids, held, strict=True)]
-        for pid in (agent, collector):
-            os.kill(pid, signal.SIGCONT)
-        job.close()
-        return found, own
+        own = [100 * (hook_seconds(pid) - was) / spent for pid, was in zip(pids, held, strict=True)]
+        (home.folder / "end").touch()
+        os.kill(collector, signal.SIGCONT)
+        return _read(home.folder / "notes", len(hook)), own
 
 
-def _turn(job: Job, steps: int, agent: int, *, asks: bool) -> tuple[float, float]:
-    os.kill(agent, signal.SIGCONT if asks else signal.SIGSTOP)
-    return job.turn(steps)
+HOOK = ("misstep", "pt_workerserver")
 
 
-def _greeted(service: Service, pids: set[int]) -> None:
-    """Wait until the agent asks all ranks."""
+def _threads(pid: int, *wanted: str) -> list[Path]:
+    """Where the kernel counts the time of a process's threads; of all of them where none is named."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [
+        task / "schedstat" for task in tasks if not wanted or (task / "comm").read_text().strip() in wanted
+    ]
+
+
+def _greeted(service: Service) -> list[int]:
+    """Pids of the ranks in their order, once the agent asks all of them."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         rows = service.client().get("logs", event="torch.rank", limit=1000)["logs"]
-        if pids <= {
-            int(row["attributes"]["process.pid"])
+        found = {
+            int(row["attributes"]["torch.rank"]): int(row["attributes"]["process.pid"])
             for row in rows
             if row["attributes"].get("torch.hook") == "yes"
-        }:
-            return
+        }
+        if len(found) == RANKS:
+            return [pid for _, pid in sorted(found.items())]
         time.sleep(0.5)
-    raise SystemExit("the agent did not find the ranks")
+    raise SystemExit("the agent did not find the ranks; is torch installed? make torch")
 
 
-def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """The median, and the bounds between which 95 % of the medians lie when the pairs are drawn anew; per cent above 1."""
+def _read(path: Path, hooks: int) -> list[Step]:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise SystemExit("the job did not end")
+        time.sleep(0.5)
+    time.sleep(1)
+    found = []
+    for line in path.read_text().splitlines():
+        begun, took, touched = line.split(" ")
+        found.append(Step(float(begun), float(took), "1" in touched[:hooks], "1" in touched[hooks:]))
+    usual = statistics.median(step.took for step in found)
+    return [step for step in found if step.took < LONGEST * usual]
+
+
+class Block(NamedTuple):
+    """What some seconds took, some steps beyond the untouched ones, and as many that were chosen by chance."""
+
+    whole: float
+    chosen: float
+    chance: float
+
+
+def blocks(steps: Sequence[Step], wanted: Callable[[Step], bool]) -> list[Block]:
+    """The steps, some seconds together; `wanted` chooses among those that were touched."""
+    begun = [step.begun for step in steps]
+    touched = {place for place, step in enumerate(steps) if step.hook or step.agent}
+    chosen = {place for place in touched if wanted(steps[place])}
+    middles = [steps[place].begun + steps[place].took / 2 for place in chosen]
+    chance = [{bisect_right(begun, middle + later) - 1 for middle in middles} - touched for later in LATER]
+    found = []
+    for _, group in groupby(range(len(steps)), lambda place: (begun[place] - begun[0]) // BLOCK):
+        places = set(group)
+        usual = statistics.mean(steps[place].took for place in places - touched)
+
+        def beyond(some: set[int], usual: float = usual) -> float:
+            return sum(steps[place].took - usual for place in some)
+
+        found.append(
+            Block(
+                sum(steps[place].took for place in places),
+                beyond(places & chosen),
+                statistics.mean(beyond(places & some) for some in chance),
+            )
+        )
+    return found
+
+
+def interval(found: Sequence[Block], value: Callable[[Block], float]) -> tuple[float, float, float]:
+    """The share of all time, and the bounds between which 95 % of it lie when the blocks are drawn anew; per cent."""
     draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(4000))
-    middle, low, high = (100 * (one - 1) for one in (statistics.median(ratios), medians[100], medians[3900]))
-    return middle, low, high
+
+    def share(some: Sequence[Block]) -> float:
+        return 100 * sum(map(value, some)) / sum(one.whole for one in some)
+
+    drawn = sorted(share(draw.choices(found, k=len(found))) for _ in range(4000))
+    return share(found), drawn[100], drawn[3900]
 
 
 def main(arguments: list[str]) -> None:
-    null = "--null" in arguments
-    pairs = next((int(one) for one in arguments if one.isdigit()), 240)
-    found, own = measure(pairs, null=null)
-    what = "null: halted in all turns" if null else "watched against not"
+    seconds = next((float(one) for one in arguments if one.isdigit()), 300.0)
+    load = os.getloadavg()[0]
+    steps, own = measure(seconds)
+    touched = sum(step.hook or step.agent for step in steps)
     print(
-        f"{what}; {RANKS} ranks, {pairs} pairs, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+        f"{RANKS} ranks, {os.cpu_count()} processors, load before {load:.1f}; "
+        f"{len(steps)} steps of {1000 * statistics.median(step.took for step in steps):.1f} ms, {touched} touched"
     )
-    for name, which in (("wall", 0), ("CPU", 1)):
-        middle, low, high = interval([pair[which] for pair in found])
-        print(f"{name}: {middle:+.2f} % [{low:+.2f}, {high:+.2f}]")
-    print(
-        f"the hook's threads, over all turns: {', '.join(f'{one:.3f}' for one in own)} % of a core in each rank"
-    )
+    for what, wanted in (
+        ("longer by", lambda step: True),
+        ("where the hook's threads ran", lambda step: step.hook),
+        ("where the agent alone ran", lambda step: not step.hook),
+    ):
+        found = blocks(steps, wanted)
+        middle, low, high = interval(found, lambda one: one.chosen - one.chance)
+        chance, *_ = interval(found, lambda one: one.chance)
+        print(f"{what}: {middle:+.3f} % [{low:+.3f}, {high:+.3f}], by chance {chance:+.3f} % taken off")
+    print(f"the hook's threads: {', '.join(f'{one:.3f}' for one in own)} % of a core in each rank")
 
 
 if __name__ == "__main__":

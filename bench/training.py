@@ -1,7 +1,6 @@
 """What watching a training job costs: the agent's CPU and memory with 8 ranks, and what the hook takes inside a rank.
 
     python -m bench.training [SECONDS]
-    python -m bench.training --step-time [PAIRS] [--null]      see bench.step_time
 
 Eight ranks of torch call an all_reduce ten times a second. CPU is read from /proc: the agent's with its children, and in
 a rank that of the hook's two threads alone.
@@ -121,9 +120,4 @@ def pid_of(module: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
-    if "--step-time" in sys.argv:
-        from bench import step_time
-
-        step_time.main([one for one in sys.argv[1:] if one != "--step-time"])
-        sys.exit()
     main(float(sys.argv[1]) if len(sys.argv) > 1 else 120.0)
