@@ -26,6 +26,7 @@ FAULTS = {
     "exception": ("user-exception", "0"),
     "pipeline_hang": ("rank-stuck", "1"),
     "pipeline_only": ("rank-stuck", "0"),
+    "request_pipeline": ("rank-stuck", "1"),
     "monitored_barrier": ("rank-stuck", "2"),
     "timeout": ("rank-stuck", "1"),
     "hang_checkpoint": ("rank-stuck", "0"),

@@ -249,3 +249,44 @@ def test_the_hook_reads_as_the_oldest_python() -> None:
 
     text = (Path(launch.__file__).parent / "hook" / "torch_hook.py").read_text()
     ast.parse(text, feature_version=(3, 8))
+
+
+WAITS = {
+    "request.wait()": "wait",
+    "for one in [request]: one.wait(timeout=60)": "wait",
+    "[one.wait() for one in [request]]": "wait",
+    "work().wait()": "wait",
+    "threading.Event().wait()": "acquire",  # it is Python's own, and so is the frame in which it stands
+    "time.sleep(60)": "sleep",
+    "while True: sum(range(1000))": "",
+}
+
+
+@pytest.mark.parametrize("line", WAITS)
+def test_the_method_of_c_that_a_line_waits_in_is_told(line: str) -> None:
+    code = f"""
+import _queue, runpy, sys, threading, time
+hook = runpy.run_path(sys.argv[1])
+request = type("Work", (), {{"wait": lambda *_, **__: None}})()
+request.wait = _queue.SimpleQueue().get
+work = lambda: request
+
+def script():
+    {line}
+
+thread = threading.Thread(target=script, name="script", daemon=True)
+thread.start()
+deadline, told = time.monotonic() + 60, ""
+while not told and time.monotonic() < deadline:
+    time.sleep(0.05)
+    stack = next(one for one in hook["_stacks"]() if one["thread"] == "script")
+    told = stack["call"]
+    if {WAITS[line]!r} == "" and stack["frames"][-1][0] == "script":
+        break
+print(repr(told))
+"""
+    from misstep.agent import launch
+
+    path = Path(launch.__file__).parent / "hook" / "torch_hook.py"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == repr(WAITS[line]), done.stderr

@@ -16,6 +16,8 @@ from misstep.diagnosis.waits import SURE, Fault, Wait
 MEETING = "init_process_group"
 """In it every rank waits for all others."""
 _CALLS = frozenset(("send", "recv", "send_object_list", "recv_object_list", "batch_isend_irecv", "monitored_barrier"))  # fmt: skip
+_REQUEST = "wait"
+"""Method of a request that `isend` and `irecv` return, in C++."""
 _PACKAGE, _PIPELINE = "torch/distributed/", "torch/distributed/pipelining/"
 
 
@@ -84,7 +86,7 @@ def _call(dump: Dump) -> str:
             return frame.function
         if _PIPELINE in frame.file:
             return "its pipeline"
-    return ""
+    return "a request's wait" if dump.call == _REQUEST else ""
 
 
 def _never_met(members: Mapping[int, Member], until: int) -> Fault | None:

@@ -49,12 +49,16 @@ class Snapshot(NamedTuple):
 
 
 class Dump(NamedTuple):
-    """Where a rank's main thread stood; `together` is the same for all that were taken at one time."""
+    """Where a rank's main thread stood; `together` is the same for all that were taken at one time.
+
+    `call` is the method that its innermost line was calling, where that is not Python's and is known.
+    """
 
     ts: int
     together: str
     frames: list[stacks.Frame]
     active: bool
+    call: str
     row: LogRow
 
 
@@ -376,7 +380,8 @@ def _dump(row: LogRow) -> Dump | None:
     for one in threads if isinstance(threads, list) else ():
         if isinstance(one, dict) and one.get("thread") == "MainThread":
             frames = stacks.frames(one.get("frames") or ())
-            return Dump(row.ts, row.attributes.get(names.READING, ""), frames, bool(one.get("active")), row)
+            reading, call = row.attributes.get(names.READING, ""), str(one.get("call") or "")
+            return Dump(row.ts, reading, frames, bool(one.get("active")), call, row)
     return None
 
 

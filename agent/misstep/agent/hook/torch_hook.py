@@ -247,18 +247,31 @@ def _handlers():
 
 
 def _stacks():
-    """Frames of every thread, innermost last, as (function, file, line)."""
+    """Frames of every thread, innermost last, as (function, file, line), and the method that the innermost is calling."""
     import threading
 
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     main = threading.main_thread().ident
     found = []
     for ident, frame in sys._current_frames().items():
-        frames = []
+        frames, call = [], _call(frame)
         while frame is not None and len(frames) < 200:
             frames.append([frame.f_code.co_name, frame.f_code.co_filename, frame.f_lineno])
             frame = frame.f_back
         name = "MainThread" if ident == main else names.get(ident, str(ident))
         if name != "misstep":
-            found.append({"thread": name, "frames": frames[::-1]})
+            found.append({"thread": name, "frames": frames[::-1], "call": call})
     return found
+
+
+def _call(frame):
+    """The method whose call a frame waits for, by its bytecode: what C code does leaves no frame. Empty for all else."""
+    import dis  # torch has it by `inspect`
+
+    name = ""
+    for one in dis.get_instructions(frame.f_code):
+        if one.offset >= frame.f_lasti:
+            return name if one.opname.startswith("CALL") else ""
+        if one.opname in ("LOAD_METHOD", "LOAD_ATTR"):
+            name = one.argval
+    return ""

@@ -13,6 +13,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from misstep.agent import procfs
 from misstep.agent.context import Context
@@ -255,7 +256,7 @@ class Watcher:
         if why == "moving" and session in self._vigils:
             self._vigils[session].took(min(spent))
         if stacks:
-            self._tell_stacks(ranks, at, out)
+            self._tell_stacks(ranks, at, out, calls=True)
         self._keep(out)
 
     def _rings(self, rank: Rank, timeout: float = _TRACE) -> list[bytes]:
@@ -303,7 +304,8 @@ class Watcher:
             attributes=attributes,
         )  # fmt: skip
 
-    def _tell_stacks(self, ranks: list[Rank], at: int, out: Records) -> None:
+    def _tell_stacks(self, ranks: list[Rank], at: int, out: Records, *, calls: bool = False) -> None:
+        """Where ranks stand; with `calls` their hook says besides which method a script's own line is calling."""
         found = pyspy.dump([rank.pid for rank in ranks], self._pyspy) if self._pyspy else {}
         self.refused = ""
         for rank in ranks:
@@ -312,6 +314,8 @@ class Watcher:
             if isinstance(held, str):
                 self.refused, how = held, "hook"
                 held = _own_stacks(rank)
+            elif calls and rank.path and not rank.silent:
+                _add_call(rank, held)
             if held:
                 out.event(
                     "torch.stack", entity=rank.entity, session=rank.session,
@@ -341,6 +345,23 @@ def _tell_collective(rank: Rank, one: recorder.Collective, out: Records) -> None
             names.OPERATION: one.operation, names.SIZES: one.sizes, names.DTYPES: one.dtypes,
         },
     )  # fmt: skip
+
+
+def _add_call(rank: Rank, held: pyspy.Stack) -> None:
+    """py-spy does not see what a line calls in C, such as the `wait` of a request; the rank's own thread does.
+
+    Lines of torch.distributed are known by their function.
+    """
+    main = _main(held)
+    if main is None or not main["frames"] or "/torch/distributed/" in main["frames"][-1][1]:
+        return
+    own = _main(_own_stacks(rank))
+    if own is not None and own["frames"][-1:] == main["frames"][-1:]:
+        main["call"] = own.get("call", "")
+
+
+def _main(held: pyspy.Stack) -> dict[str, Any] | None:
+    return next((one for one in held if one.get("thread") == "MainThread"), None)
 
 
 def _own_stacks(rank: Rank) -> pyspy.Stack:

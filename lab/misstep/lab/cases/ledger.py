@@ -173,6 +173,7 @@ def _ranks() -> Iterable[Case]:
         ("hang_loader", 2), ("hang_loader_worker", 1), ("hang_start", 3), ("hang_lock", 0), ("hang_loop", 1),
         ("hang_async", 3), ("hang_first", 1), ("hang_barrier", 0), ("ddp_hang", 2), ("fsdp_hang", 1), ("fsdp1_hang", 0),
         ("pipeline_hang", 1), ("pipeline_only", 0), ("hang_regex", 3), ("hang_input", 0), ("hang_checkpoint", 0),
+        ("request_pipeline", 1), ("request_hang", 2), ("request_ring", 3),
     ):  # fmt: skip
         yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
     yield Case("torch_hang_tp", cause, rank(5), hangs=True, ranks=8)
