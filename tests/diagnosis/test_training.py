@@ -31,6 +31,7 @@ FAULTS = {
     "timeout": ("rank-stuck", "1"),
     "hang_checkpoint": ("rank-stuck", "0"),
     "ring_deadlock": ("collective-mismatch", "0"),
+    "wrong_root": ("collective-mismatch", "0"),
     "subgroup_skipped": ("collective-skipped", "2"),
     "spawn_exception": ("user-exception", "2"),
     "save_fails": ("user-exception", "0"),
@@ -78,6 +79,23 @@ def test_whoever_wakes_in_a_receive_does_not_wait_for_ever(captured: Captured) -
         if names.SWITCHES in row.attributes:
             replay.rows[place] = row._replace(attributes=row.attributes | {names.SWITCHES: str(place)})
     assert replay.run() == []
+
+
+def test_a_call_in_which_somebody_wakes_is_slow_and_not_stuck(captured: Captured) -> None:
+    """All have called it and two are still in it, as when much is sent."""
+    replay = captured("torch_wrong_root")
+    for place, row in enumerate(replay.rows):
+        if names.SWITCHES in row.attributes and row.attributes[names.RANK] == "2":
+            replay.rows[place] = row._replace(attributes=row.attributes | {names.SWITCHES: str(place)})
+    assert replay.run() == []
+
+
+def test_the_words_of_a_call_that_does_not_end(captured: Captured) -> None:
+    (incident,) = captured("torch_wrong_root").run()
+    title = "ranks 0, 2 are in broadcast #121 of default_pg, which all have made, and do not get out of it"
+    assert incident.data["title"] == title
+    assert "different roots" in incident.data["sentence"]
+    assert [one["name"] for one in incident.data["blamed"] if one["kind"] == "rank"] == ["0", "2"]
 
 
 def test_a_job_that_waits_does_not_change_its_verdict_each_second(captured: Captured) -> None:

@@ -81,7 +81,8 @@ class Fault(NamedTuple):
         kind: ``missing`` (they stand elsewhere, in no collective), ``frozen``, ``dead``, ``left``, ``skipped`` (they
             are in a later call, and the others will never get there) or ``mismatch`` (they called something else).
         wait: what the others wait in.
-        instead: for ``skipped`` and ``mismatch``, what the first of the ranks has called.
+        instead: for ``skipped`` and ``mismatch``, what the first of the ranks has called; None where all called the same,
+            as far as is recorded.
         expected: for ``mismatch``, what the others have.
         tied: nothing tells who is right; every side is named.
     """
@@ -111,9 +112,9 @@ def find(ranks: Mapping[int, Standing], members: Mapping[str, frozenset[int]]) -
             return fault
     inside = [rank for rank, held in ranks.items() if held.state == "frozen"]
     if inside:  # stopped in the midst of a call that everybody has begun
-        pending = _pending(ranks, members)
-        if pending is not None and pending.inside & set(inside):
-            return Fault("frozen", pending.inside & frozenset(inside), pending)
+        begun = pending(ranks, members)
+        if begun is not None and begun.inside & set(inside):
+            return Fault("frozen", begun.inside & frozenset(inside), begun)
     return differs
 
 
@@ -130,6 +131,19 @@ def waits(ranks: Mapping[int, Standing], members: Mapping[str, frozenset[int]]) 
             since, name = _began(ranks, inside, group, sequence)
             found[group, sequence] = Wait(group, sequence, name, since or held.seen, inside, missing)
     return sorted(found.values(), key=lambda wait: (wait.since, wait.group, wait.sequence))
+
+
+def pending(ranks: Mapping[int, Standing], members: Mapping[str, frozenset[int]]) -> Wait | None:
+    """The oldest call that all members of its group have begun and some are still in."""
+    found = []
+    for held in ranks.values():
+        for group, sequence in _unfinished(held):
+            begun = frozenset(one for one, other in ranks.items() if other.begun.get(group, 0) >= sequence)
+            if begun == members.get(group):
+                inside = frozenset(one for one in begun if (group, sequence) in _unfinished(ranks[one]))
+                since, name = _began(ranks, inside, group, sequence)
+                found.append(Wait(group, sequence, name, since, inside, frozenset()))
+    return min(found, key=lambda wait: (wait.since, wait.group), default=None)
 
 
 def pause(ranks: Mapping[int, Standing], group: str, before: int) -> int:
@@ -158,18 +172,6 @@ def _began(
         return 0, "collective"
     common = Counter(call.name for call in calls).most_common(1)[0][0]
     return min(call.created for call in calls), common
-
-
-def _pending(ranks: Mapping[int, Standing], members: Mapping[str, frozenset[int]]) -> Wait | None:
-    """The oldest call that all members have begun and none can end."""
-    found = []
-    for held in ranks.values():
-        for group, sequence in _unfinished(held):
-            inside = frozenset(one for one, other in ranks.items() if (group, sequence) in _unfinished(other))
-            if inside == members.get(group):
-                since, name = _began(ranks, inside, group, sequence)
-                found.append(Wait(group, sequence, name, since, inside, frozenset()))
-    return min(found, key=lambda wait: (wait.since, wait.group), default=None)
 
 
 def _follow(

@@ -172,6 +172,14 @@ def mismatch(case: Case, ctx: Context) -> Claim | None:
     if not facts["paired"]:
         title = f"{_guilty(case, 'rank.mismatch')} wait in {facts['call']}, each for another"
         sentence = f"{title[:1].upper()}{title[1:]}: nobody makes the call that would meet one of them."
+    elif instead is None:
+        does = (
+            "are in {}, which all have made, and do"
+            if len(facts["guilty"]) > 1
+            else "is in {}, which all have made, and does"
+        )
+        title = f"{_guilty(case, 'rank.mismatch')} {does.format(facts['call'])} not get out of it"
+        sentence = f"{title[:1].upper()}{title[1:]}. All ranks have called it alike as far as torch records it: either they name different roots, or what is sent does not arrive."
     elif facts["tied"]:
         sentence = (
             f"The ranks disagree about {place}, and nothing tells which of them is right: {told.statement}."
@@ -196,6 +204,8 @@ def mismatch(case: Case, ctx: Context) -> Claim | None:
         title=title,
         sentence=sentence,
         action=[
+            "compare the root, source and destination that each rank names, then the network between their machines: misstep query 'rate(system_network_errors_total[5m])'"
+            if instead is None and facts["paired"] else
             "look for a branch that depends on the rank, on the data or on an unordered set, and changes which collectives are called, or with what size",
             f"see where each rank stands: misstep stacks {ctx.window.session}",
         ],
@@ -203,7 +213,7 @@ def mismatch(case: Case, ctx: Context) -> Claim | None:
         decisive=tuple(case.all("rank.mismatch")),
         key=told.name,
         ripe=ctx.at - int(facts["since"]) >= (_CERTAIN if facts["paired"] else _IDLE),
-        impact="the job stands still" if not facts["paired"] else _impact(facts) if facts["waiting"] else "the job runs on, with a result that is wrong",
+        impact="the job stands still" if instead is None else _impact(facts) if facts["waiting"] else "the job runs on, with a result that is wrong",
         lasting=not facts["waiting"] and instead is not None,
     )  # fmt: skip
 

@@ -19,10 +19,11 @@ def progressed(window: Window, since: int, until: int | None = None) -> bool:
     return window.moved(since, until)
 
 
-def computes(window: Window, pids: Iterable[int], since: int) -> bool:
-    """Whether a driver has worked by itself for most of an interval: then it waits for nobody, however still Ray is.
+def computes(window: Window, pids: Iterable[int], since: int, share: float = _BUSY) -> bool:
+    """Whether a process has taken a share of a core over an interval.
 
-    A driver that waits in ``ray.get`` needs a few hundredths of a core.
+    The usual share is that of a driver that has worked by itself for most of it: then it waits for nobody, however still
+    Ray is. One that waits in ``ray.get`` needs a few hundredths of a core.
     """
     for pid in sorted({pid for pid in pids if pid}):
         used = 0.0
@@ -30,7 +31,7 @@ def computes(window: Window, pids: Iterable[int], since: int) -> bool:
             if len(series.ts) >= 2 and series.ts[-1] > series.ts[0]:
                 seconds = (int(series.ts[-1]) - int(series.ts[0])) / SECOND
                 used += (float(series.values[-1]) - float(series.values[0])) / seconds
-        if used >= _BUSY:
+        if used >= share:
             return True
     return False
 

@@ -16,12 +16,15 @@ from misstep.diagnosis.neighbours import MEETING
 from misstep.diagnosis.observation import Evidence, Observation, of_rows
 from misstep.diagnosis.team import Member, Team
 from misstep.diagnosis.traceback import parse
-from misstep.diagnosis.waits import Fault, Wait
+from misstep.diagnosis.waits import Fault, Standing, Wait
 from misstep.diagnosis.window import SECOND, Window
 from misstep.store.rows import LogRow
 
 LINK = "training"
 _FATE = 2 * SECOND
+_ENDLESS = 20 * SECOND
+_SENDS = 0.02
+"""Of a core: what a rank takes at least that sends or receives, even over a slow network."""
 _CASCADE = re.compile(
     r"Connection (?:closed|reset) by (?:remote )?peer|Connection refused|Timed out waiting \d+ms for|Application timeout caused pair closure|"
     r"Read error \[|Write error \[|Socket closed|Broken pipe|remote process exited|NCCL error|DistBackendError|DistNetworkError|DistStoreError|"
@@ -105,6 +108,7 @@ def _standing_still(window: Window, team: Team, first_end: int) -> list[Observat
     fault = waits.find(ranks, team.groups) or neighbours.apart(
         team.members, frozenset().union(*team.groups.values()), until
     )
+    fault = fault or _none_gets_out(window, team, ranks, until)
     if fault is not None and fault.kind == "missing" and fault.wait.sequence:
         # Of those who are not in the call some may wait for another rank in a call that is not recorded.
         fault = fault._replace(ranks=fault.ranks - neighbours.waiting(team.members, until) or fault.ranks)
@@ -132,6 +136,18 @@ def _standing_still(window: Window, team: Team, first_end: int) -> list[Observat
     found += [_guilty(window, team, member, fault, pause, until, over) for member in guilty[:8]]
     shared = _stacks(team, fault.wait, until)
     return found + ([shared] if shared is not None else [])
+
+
+def _none_gets_out(window: Window, team: Team, ranks: Mapping[int, Standing], until: int) -> Fault | None:
+    """A call that all have made, alike, and that some do not get out of: everybody has slept for long and sends nothing."""
+    held = waits.pending(ranks, team.groups)
+    everybody = [team.members[one] for one in team.groups[held.group]] if held is not None else []
+    if held is None or any(one.asleep(held.since, until) < _ENDLESS for one in everybody):
+        return None
+    since = max(held.since, until - _ENDLESS)
+    if any(progress.computes(window, [one.pid], since, _SENDS) for one in everybody):
+        return None
+    return Fault("mismatch", held.inside, held, tied=True)
 
 
 def _left_early(team: Team, left: Mapping[int, Member]) -> Fault | None:
@@ -192,7 +208,7 @@ def _guilty(
         "left": f"has ended with status 0 and never called {facts['call']}",
         "dead": f"is gone and never called {facts['call']}",
         "skipped": f"never called {facts['call']}" + (f"; it is in {_named(fault.instead)} of {facts['instead_group']}" if fault.instead else ""),
-        "mismatch": f"waits in {wait.name}" if not wait.sequence else f"called {_told(fault, instead=True)} as #{wait.sequence} of {team.group(wait.group)}"
+        "mismatch": f"waits in {facts['call']}" if fault.instead is None else f"called {_told(fault, instead=True)} as #{wait.sequence} of {team.group(wait.group)}"
         + (f", the others {_told(fault, instead=False)}" if fault.expected else ""),
     }[fault.kind]  # fmt: skip
     return Observation(

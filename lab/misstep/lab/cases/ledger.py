@@ -192,6 +192,7 @@ def _ranks() -> Iterable[Case]:
     for name, guilty in (("swapped", 3), ("objects_alone", 0), ("ddp_uneven_end", 3)):
         yield Case(f"torch_{name}", cause, rank(guilty), hangs=True, ranks=4)
     yield Case("torch_ring_deadlock", cause, (("rank", ""),), hangs=True, ranks=4)
+    yield Case("torch_wrong_root", cause, (("rank", ""),), hangs=True, ranks=4)
     yield Case("torch_shape_silent", cause, rank(1), exit=0, ranks=4)
     yield Case("torch_shape_once", cause, rank(0), exit=0, ranks=4)
     yield Case("torch_shape_abort", cause, rank(1), ranks=4)
