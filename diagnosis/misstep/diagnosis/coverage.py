@@ -14,6 +14,17 @@ _MARGIN = 60 * SECOND
 _SEEN = {"gpu": ("ok", "off"), "infiniband": ("ok", "off")}
 """States in which a source hides nothing: a machine without a GPU or a port has none to lose."""
 
+_LOGS = ("ray_logs", "training_logs")
+_OF_KIND = {
+    "line": _LOGS,
+    "log_byte": _LOGS,
+    "kernel": ("kernel_log",),
+    "exit": ("process_exits",),
+    "metric": ("host", "processes", "gpu", "infiniband", "ray_metrics", "torch_collectives"),
+}
+"""Whose records are lost with a kind; with any other, everybody's."""
+_WORDS = {"log_byte": "byte of logs", "kernel": "kernel record", "metric": "point", "tick": "reading"}
+
 
 class Gap(NamedTuple):
     """A source that could not be read for all of an interval, or only in part.
@@ -96,13 +107,11 @@ class Coverage:
 
     def _dropped(self, source: str, start: int, end: int) -> Gap | None:
         for row in self._window.rows("agent.gap", since=start - _MARGIN, until=end + SECOND, everywhere=True):
-            if (
-                row.session in ("", self._window.session)
-                and row.attributes.get(names.SOURCE, source) == source
-            ):
-                what = row.attributes.get(names.DROPPED_KIND, "") or "records"
-                number = row.attributes.get(names.DROPPED, "")
-                return Gap(source, f"{number} {what} were lost: {row.body}".replace("  ", " ").strip(), "")
+            kind = row.attributes.get(names.DROPPED_KIND, "")
+            if row.session in ("", self._window.session) and source in _OF_KIND.get(kind, (source,)):
+                return Gap(
+                    source, f"{_counted(kind, row.attributes.get(names.DROPPED, ''))} lost: {row.body}", ""
+                )
         return None
 
     def _by_source(self) -> dict[str, list[LogRow]]:
@@ -119,3 +128,9 @@ class Coverage:
     def _last_before(rows: list[LogRow], start: int, entity: str) -> int:
         """When the state that held at `start` was reported; states are repeated, so an old one holds until the next."""
         return max((row.ts for row in rows if row.entity == entity and row.ts <= start), default=0)
+
+
+def _counted(kind: str, number: str) -> str:
+    """``1 line was`` or ``3 bytes of logs were``."""
+    noun, of, rest = (_WORDS.get(kind, kind) or "record").partition(" of ")
+    return f"1 {noun}{of}{rest} was" if number == "1" else f"{number} {noun}s{of}{rest} were".strip()

@@ -29,6 +29,7 @@ _READINGS, _NEWEST = 2, 50
 _PACED = 1000
 """Calls of a rank by which its pace is judged."""
 
+_JOINS = ("join", "_wait_for_tstate_lock")
 _SPAWNED = re.compile(r"-- Process (?P<place>\d+) terminated with the following error:")
 """torch/multiprocessing/spawn.py, `ProcessContext.join`."""
 
@@ -49,7 +50,7 @@ class Snapshot(NamedTuple):
 
 
 class Dump(NamedTuple):
-    """Where a rank's main thread stood; `together` is the same for all that were taken at one time.
+    """Where the thread of a rank that trains stood; `together` is the same for all that were taken at one time.
 
     `call` is the method that its innermost line was calling, where that is not Python's and is known.
     """
@@ -374,15 +375,32 @@ def _snapshot(row: LogRow) -> Snapshot:
 
 def _dump(row: LogRow) -> Dump | None:
     try:
-        threads = json.loads(row.body)
+        held = json.loads(row.body)
     except ValueError:
         return None
-    for one in threads if isinstance(threads, list) else ():
-        if isinstance(one, dict) and one.get("thread") == "MainThread":
-            frames = stacks.frames(one.get("frames") or ())
-            reading, call = row.attributes.get(names.READING, ""), str(one.get("call") or "")
-            return Dump(row.ts, reading, frames, bool(one.get("active")), call, row)
-    return None
+    threads = [one for one in held if isinstance(one, dict)] if isinstance(held, list) else []
+    one = _trains({str(one.get("thread")): one for one in threads})
+    if one is None:
+        return None
+    reading, call = row.attributes.get(names.READING, ""), str(one.get("call") or "")
+    return Dump(row.ts, reading, _frames(one), bool(one.get("active")), call, row)
+
+
+def _trains(threads: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The main thread; where that waits for the end of another, the one that is in a collective or in the user's code."""
+    main = threads.get("MainThread")
+    frames = _frames(main) if main is not None else []
+    last = frames[-1] if frames else stacks.Frame("", "", 0)
+    if last.function.rpartition(".")[2] not in _JOINS or not last.file.endswith("/threading.py"):
+        return main
+    others = [one for one in threads.values() if one is not main and any(frame.own for frame in _frames(one))]
+    inside = [one for one in others if any("/torch/distributed/" in frame.file for frame in _frames(one))]
+    chosen = inside or others
+    return chosen[0] if len(chosen) == 1 else main
+
+
+def _frames(thread: Mapping[str, Any]) -> list[stacks.Frame]:
+    return stacks.frames(thread.get("frames") or ())
 
 
 def _object(text: str) -> dict[str, object]:
