@@ -248,8 +248,9 @@ class Watcher:
                 else self._rings(rank, _TRACE_MOVING if why == "moving" else _TRACE)
             )
             spent.append(time.monotonic() - begun)
-            if rings and state == "stopped":
-                self._tell_collectives(rank, rings, out)
+            found = self._trace(rank, rings)
+            if found is not None and state == "stopped":
+                _tell_collectives(rank, found, out)
             out.now = self._context.clock.now()
             told = rank.told_calls.fresh(rings)
             self._tell_position(rank, state if rings else "silent", at, out, told)
@@ -277,15 +278,6 @@ class Watcher:
             rank.mixed |= found.mixed
             rank.positions |= {id: found.positions[id] for id in found.mixed}
         return found
-
-    def _tell_collectives(self, rank: Rank, rings: list[bytes], out: Records) -> None:
-        found = self._trace(rank, rings)
-        if found is None:
-            return
-        # The recorder is read later than the status, and knows better.
-        rank.positions = found.positions or rank.positions
-        for one in rank.fresh(found.collectives, _ROWS):
-            _tell_collective(rank, one, out)
 
     def _tell_position(
         self, rank: Rank, state: str, at: int, out: Records, calls: Mapping[str, object] | None = None
@@ -335,6 +327,13 @@ class Watcher:
 
 def _waiting(ranks: Iterable[Rank]) -> frozenset[int]:
     return frozenset(rank.number for rank in ranks if rank.waits)
+
+
+def _tell_collectives(rank: Rank, found: recorder.Trace, out: Records) -> None:
+    # The recorder is read later than the status, and knows better.
+    rank.positions = found.positions or rank.positions
+    for one in rank.fresh(found.collectives, _ROWS):
+        _tell_collective(rank, one, out)
 
 
 def _tell_collective(rank: Rank, one: recorder.Collective, out: Records) -> None:

@@ -224,7 +224,7 @@ def _ranks() -> Iterable[Case]:
     yield Case("torch_restarts_used_up", "user-exception", rank(2), ranks=4, restarts=1)
     for name in (
         "slow_start", "prepare", "checkpoint", "evaluation", "uneven", "long_steps", "ddp_accumulation", "fsdp", "async",
-        "last_write", "rank0_logs", "periodic_work", "ddp_unequal_batches", "upload", "pipeline", "server", "subprocess",
+        "last_write", "rank0_logs", "periodic_work", "ddp_unequal_batches", "upload", "pipeline", "server", "subprocess", "requests",
     ):  # fmt: skip
         yield Case(f"torch_quiet_{name}", exit=0, ranks=4)
     yield Case("torch_quiet_healthy", exit=0, ranks=8)
