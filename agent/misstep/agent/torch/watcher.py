@@ -349,7 +349,7 @@ def _tell_collective(rank: Rank, one: recorder.Collective, out: Records) -> None
 def _add_call(rank: Rank, held: pyspy.Stack) -> None:
     """py-spy does not see what a line calls in C, such as the `wait` of a request; the rank's own thread does.
 
-    Lines of torch.distributed are known by their function; and where a thread holds the interpreter's lock, the rank's own
+    Lines of torch itself are known by their function; and where a thread holds the interpreter's lock, the rank's own
     may have to wait for it.
     """
     main = _main(held)
@@ -357,7 +357,7 @@ def _add_call(rank: Rank, held: pyspy.Stack) -> None:
         any(one.get("gil") for one in held)
         or main is None
         or not main["frames"]
-        or "/torch/distributed/" in main["frames"][-1][1]
+        or "/torch/" in main["frames"][-1][1]
     ):
         return
     own = _main(_own_stacks(rank))
