@@ -28,7 +28,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.training import hook_seconds, pid_of
+from bench.training import HOOK_THREADS, hook_seconds, pid_of, ranks, threads
 
 from misstep.agent.launch import TORCH_FOLDER, child_environment
 from misstep.lab.household import Household, free_ports
@@ -111,8 +111,8 @@ def measure(seconds: float) -> tuple[list[Step], list[float]]:
             ],
             watched,
         )  # fmt: skip
-        pids = _greeted(service)
-        hook, theirs = _threads(pids[0], *HOOK), _threads(agent)
+        pids = ranks(service, RANKS)
+        hook, theirs = threads(pids[0], *HOOK_THREADS), threads(agent)
         temporary = home.folder / "threads"
         temporary.write_text("\n".join(map(str, hook + theirs)))
         os.kill(collector, signal.SIGSTOP)
@@ -125,33 +125,6 @@ def measure(seconds: float) -> tuple[list[Step], list[float]]:
         (home.folder / "end").touch()
         os.kill(collector, signal.SIGCONT)
         return _read(home.folder / "notes", len(hook)), own
-
-
-HOOK = ("misstep", "pt_workerserver")
-
-
-def _threads(pid: int, *wanted: str) -> list[Path]:
-    """Where the kernel counts the time of a process's threads; of all of them where none is named."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [
-        task / "schedstat" for task in tasks if not wanted or (task / "comm").read_text().strip() in wanted
-    ]
-
-
-def _greeted(service: Service) -> list[int]:
-    """Pids of the ranks in their order, once the agent asks all of them."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        rows = service.client().get("logs", event="torch.rank", limit=1000)["logs"]
-        found = {
-            int(row["attributes"]["torch.rank"]): int(row["attributes"]["process.pid"])
-            for row in rows
-            if row["attributes"].get("torch.hook") == "yes"
-        }
-        if len(found) == RANKS:
-            return [pid for _, pid in sorted(found.items())]
-        time.sleep(0.5)
-    raise SystemExit("the agent did not find the ranks; is torch installed? make torch")
 
 
 def _read(path: Path, hooks: int) -> list[Step]:

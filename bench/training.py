@@ -52,30 +52,30 @@ def main(seconds: float) -> None:
             "OMP_NUM_THREADS": "1",
         }
         home.start("ranks", [sys.executable, "-c", JOB, str(free_ports(1)[0])], environment)
-        ranks = _ranks(service)
-        held, started = [hook_seconds(pid) for pid in ranks], time.monotonic()
+        pids = ranks(service, RANKS)
+        held, started = [hook_seconds(pid) for pid in pids], time.monotonic()
         share = _share(agent, seconds)
         spent = time.monotonic() - started
-        own = [100 * (hook_seconds(pid) - was) / spent for pid, was in zip(ranks, held, strict=True)]
+        own = [100 * (hook_seconds(pid) - was) / spent for pid, was in zip(pids, held, strict=True)]
         print(f"agent without a rank: {before:.3f} % of a core, {memory / 1024:.1f} MiB PSS")
-        print(f"agent with {len(ranks)} ranks:  {share:.3f} % of a core, {_pss(agent) / 1024:.1f} MiB PSS")
+        print(f"agent with {len(pids)} ranks:  {share:.3f} % of a core, {_pss(agent) / 1024:.1f} MiB PSS")
         print(f"inside a rank: {sum(own) / len(own):.4f} % of a core, at most {max(own):.4f} %")
 
 
-def _ranks(service: Service) -> list[int]:
-    """Pids of all ranks, once the agent has greeted them."""
+def ranks(service: Service, count: int) -> list[int]:
+    """Pids of the ranks in their order, once the agent asks all of them."""
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
         rows = service.client().get("logs", event="torch.rank", limit=1000)["logs"]
-        pids = {
-            int(row["attributes"]["process.pid"])
+        found = {
+            int(row["attributes"]["torch.rank"]): int(row["attributes"]["process.pid"])
             for row in rows
             if row["attributes"].get("torch.hook") == "yes"
         }
-        if len(pids) == RANKS:
-            return sorted(pids)
+        if len(found) == count:
+            return [pid for _, pid in sorted(found.items())]
         time.sleep(0.5)
-    raise SystemExit("the ranks did not come up; is torch installed? make torch")
+    raise SystemExit("the agent did not find the ranks; is torch installed? make torch")
 
 
 def _share(pid: int, seconds: float) -> float:
@@ -90,13 +90,17 @@ def _cpu(pid: int) -> float:
     return sum(map(int, field[11:15])) / TICKS
 
 
+def threads(pid: int, *wanted: str) -> list[Path]:
+    """Where the scheduler counts the nanoseconds of a process's threads; of all of them where none is named."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [
+        task / "schedstat" for task in tasks if not wanted or (task / "comm").read_text().strip() in wanted
+    ]
+
+
 def hook_seconds(pid: int) -> float:
-    """CPU seconds of the hook's threads in a rank, from the scheduler's nanoseconds: clock ticks are too coarse."""
-    total = 0.0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        if (task / "comm").read_text().strip() in HOOK_THREADS:
-            total += int((task / "schedstat").read_text().split()[0]) / 1e9
-    return total
+    """CPU seconds of the hook's threads in a rank; clock ticks are too coarse."""
+    return sum(int(path.read_text().split()[0]) for path in threads(pid, *HOOK_THREADS)) / 1e9
 
 
 def _pss(pid: int) -> int:

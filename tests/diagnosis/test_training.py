@@ -154,41 +154,6 @@ def test_a_job_that_trains_in_a_thread_is_told_by_that_thread(captured: Captured
     assert incident.data["title"].endswith("stuck in load_batch (train.py:21)")
 
 
-@pytest.mark.parametrize(("kind", "count", "told"), [
-    ("line", 1, "1 line was lost: it was cut"), ("log_byte", 7, "7 bytes of logs were lost: it was cut"),
-])  # fmt: skip
-def test_a_lost_line_is_told_of_the_logs_and_of_nobody_else(
-    captured: Captured, kind: str, count: int, told: str
-) -> None:
-    replay = captured("torch_hang")
-    stack = next(row for row in replay.rows if row.event == "torch.stack")
-    attributes = {names.DROPPED: str(count), names.DROPPED_KIND: kind}
-    replay.rows.append(
-        stack._replace(event="agent.gap", session="", body="it was cut", attributes=attributes, row=999)
-    )
-    host = next(row for row in replay.rows if row.attributes.get(names.SOURCE) == "host")
-    replay.rows.append(host._replace(attributes={names.SOURCE: "training_logs"}, row=998))
-    replay.rows.sort(key=lambda row: row.received)
-    (incident,) = replay.run()
-    lost = {gap["source"]: gap["reason"] for gap in incident.to_dict()["unseen"] if "lost" in gap["reason"]}
-    assert lost == {"training_logs": told}
-
-
-def test_a_reading_that_was_missed_is_told_of_everybody(captured: Captured) -> None:
-    replay = captured("torch_hang")
-    stack = next(row for row in replay.rows if row.event == "torch.stack")
-    attributes = {names.DROPPED: "3", names.DROPPED_KIND: "tick"}
-    replay.rows.append(
-        stack._replace(event="agent.gap", session="", body="late", attributes=attributes, row=999)
-    )
-    replay.rows.sort(key=lambda row: row.received)
-    (incident,) = replay.run()
-    said = {
-        gap["source"] for gap in incident.to_dict()["unseen"] if gap["reason"] == "3 readings were lost: late"
-    }
-    assert {"host", "processes"} <= said
-
-
 def test_a_hang_is_told_within_ten_seconds(captured: Captured) -> None:
     (incident,) = captured("torch_hang").run()
     assert incident.data["opened_ns"] - incident.data["onset_ns"] <= 10 * SECOND

@@ -23,21 +23,9 @@ PATIENCE = 150.0
 """Seconds until all verdicts must stand; a machine that does nothing else needs 30."""
 
 
-def start(home: Household, case: Case, environment: dict[str, str]) -> None:
-    """Run a case's script as a user would."""
-    script = home.folder / f"{case.name}.py"
-    shutil.copy(case.script, script)
-    argv = [
-        sys.executable, "-m", "misstep.cli", "run", "--", sys.executable, "-m", "torch.distributed.run",
-        "--standalone", "--nproc-per-node", str(case.ranks), str(script),
-    ]  # fmt: skip
-    home.start(case.name, argv, environment)
-
-
-@pytest.fixture(scope="module")
-def found() -> Iterator[dict[str, dict[str, Any]]]:
-    """What is said of each case, once there is a verdict on all that need one."""
-    held: dict[str, dict[str, Any]] = {}
+@contextlib.contextmanager
+def running(*cases: Case) -> Iterator[Service]:
+    """A Misstep, under which cases run as a user would run them."""
     with Household() as home:
         service = Service(home)
         service.start()
@@ -46,8 +34,22 @@ def found() -> Iterator[dict[str, dict[str, Any]]]:
             k: v for k, v in os.environ.items() if not k.startswith(("MISSTEP_", "RANK", "MASTER_"))
         }
         environment |= service.environment | {"OMP_NUM_THREADS": "1"}
-        for name in LOUD:
-            start(home, CASES[name], environment)
+        for case in cases:
+            script = home.folder / f"{case.name}.py"
+            shutil.copy(case.script, script)
+            argv = [
+                sys.executable, "-m", "misstep.cli", "run", "--", sys.executable, "-m", "torch.distributed.run",
+                "--standalone", "--nproc-per-node", str(case.ranks), str(script),
+            ]  # fmt: skip
+            home.start(case.name, argv, environment)
+        yield service
+
+
+@pytest.fixture(scope="module")
+def found() -> Iterator[dict[str, dict[str, Any]]]:
+    """What is said of each case, once there is a verdict on all that need one."""
+    held: dict[str, dict[str, Any]] = {}
+    with running(*(CASES[name] for name in LOUD)) as service:
         client, deadline = service.client(), time.monotonic() + PATIENCE
         while time.monotonic() < deadline and not all(
             [one["cause"] for one in held.get(name, {}).get("incidents", [])] == [CASES[name].cause]
@@ -79,14 +81,7 @@ def test_the_cause_and_the_rank_are_named(found: dict[str, dict[str, Any]], name
 def test_collectives_are_counted_in_a_group_of_requests_too() -> None:
     """Its status counts sends and receives as well, so the count comes with the readings."""
     case, read = CASES["torch_quiet_requests"], 0
-    with Household() as home:
-        service = Service(home)
-        service.start()
-        service.wait()
-        environment = {
-            k: v for k, v in os.environ.items() if not k.startswith(("MISSTEP_", "RANK", "MASTER_"))
-        }
-        start(home, case, environment | service.environment | {"OMP_NUM_THREADS": "1"})
+    with running(case) as service:
         client, deadline = service.client(), time.monotonic() + PATIENCE
         while time.monotonic() < deadline and read < case.ranks:
             time.sleep(0.5)
