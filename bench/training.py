@@ -33,6 +33,7 @@ while True:
     os.wait()
 """
 HOOK_THREADS = ("misstep", "pt_workerserver")
+"""Before Python 3.14 threads of Python have no name for the kernel: there torch's server alone is found by it."""
 TICKS = os.sysconf("SC_CLK_TCK")
 START = 60.0
 
